@@ -1,0 +1,227 @@
+"""Reading a stream in batches, so that a batch can be one transaction.
+
+An inbox is a durable pull consumer with acknowledge-all semantics: acknowledging a message
+acknowledges all before it, so a batch of five hundred costs one acknowledgement. At most
+`window` messages are in hand at a time; more are asked for only as those are acknowledged, which
+is the back-pressure. Whatever happens to the durable or its stream (deleted, emptied, server
+restarted), the inbox notices within seconds, makes them anew and goes on.
+
+Source: NATS ADR-13 (pull requests, status messages, idle heartbeats).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+
+from cairn_common.events.subjects import Stream
+from cairn_common.messaging.connection import Bus
+from cairn_common.messaging.streams import ensure_stream
+
+log = structlog.get_logger(__name__)
+
+_EXPIRES_SECONDS = 20.0
+_HEARTBEAT_SECONDS = 2.0
+_NANOSECONDS = 1_000_000_000
+_NO_HEADERS: dict[str, str] = {}
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One message of a stream, in hand until its batch is acknowledged."""
+
+    subject: str
+    headers: Mapping[str, str]
+    data: bytes
+    reply: str
+    inbox: Inbox
+
+    @property
+    def sequence(self) -> int:
+        """The message's number in its stream."""
+        return int(self.reply.split(".")[-4])
+
+
+class Inbox:
+    """A durable consumer whose messages arrive through `deliver`, one call each, in order.
+
+    Args:
+        bus: the connection.
+        stream: where the messages are.
+        durable: the consumer's name; the same name goes on where the last one stopped.
+        subject: the filter.
+        deliver: called for each message; must not block.
+        window: the most messages in hand or asked for.
+        ack_seconds: after how long a message that was not acknowledged comes again.
+        new_only: a durable that does not exist yet begins with the present, not with the past.
+        on_restored: called after the durable had to be made anew while running.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: Stream,
+        durable: str,
+        subject: str,
+        deliver: Callable[[Message], None],
+        *,
+        window: int = 1024,
+        ack_seconds: float = 30.0,
+        new_only: bool = False,
+        on_restored: Callable[[], None] | None = None,
+    ) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._durable = durable
+        self._subject = subject
+        self._deliver = deliver
+        self._window = window
+        self._ack_seconds = ack_seconds
+        self._new_only = new_only
+        self._on_restored = on_restored
+        self._reply = f"_INBOX.{secrets.token_hex(8)}"
+        self._subscription: Subscription | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._asked = 0  # requested from the server and not yet here
+        self._in_hand = 0  # here and not yet acknowledged
+        self._last_sign = 0.0
+        self._broken = asyncio.Event()
+
+    async def start(self) -> None:
+        """Make the durable if needed and begin to receive."""
+        self._subscription = await self._bus.client.subscribe(
+            self._reply, cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        await self._ensure()
+        self._touch()
+        await self._ask()
+        self._watch = asyncio.create_task(self._keep_alive(), name=f"inbox {self._durable}")
+
+    async def close(self) -> None:
+        """Stop receiving. What is in hand and not acknowledged will come again to another."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+        if self._subscription is not None and self._bus.client.is_connected:
+            await self._subscription.unsubscribe()
+        self._subscription = None
+
+    async def ack(self, last: Message, count: int) -> None:
+        """Acknowledge `last` and all before it, `count` messages in all."""
+        self._in_hand = max(0, self._in_hand - count)
+        if self._subscription is None:
+            return
+        try:
+            await self._bus.client.publish(last.reply, b"")
+            await self._ask()
+        except NatsError as error:
+            # Not acknowledged comes again, which every handler can bear.
+            log.warning("acknowledgement not sent", durable=self._durable, error=str(error))
+            self._broken.set()
+
+    async def _ask(self) -> None:
+        want = self._window - self._in_hand - self._asked
+        if self._asked and want < self._window // 2:
+            return
+        if want <= 0:
+            return
+        self._asked += want
+        request = {
+            "batch": want,
+            "expires": int(_EXPIRES_SECONDS * _NANOSECONDS),
+            "idle_heartbeat": int(_HEARTBEAT_SECONDS * _NANOSECONDS),
+        }
+        await self._bus.client.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream.name}.{self._durable}",
+            orjson.dumps(request),
+            reply=self._reply,
+        )
+
+    async def _received(self, message: Msg) -> None:
+        self._last_sign = asyncio.get_running_loop().time()
+        headers = message.headers
+        if headers and not message.reply and (status := headers.get("Status")):
+            await self._status(status, headers)
+            return
+        self._asked = max(0, self._asked - 1)
+        self._in_hand += 1
+        self._deliver(
+            Message(message.subject, headers or _NO_HEADERS, message.data, message.reply, self)
+        )
+        if self._asked == 0:
+            await self._ask()
+
+    async def _status(self, status: str, headers: Mapping[str, str]) -> None:
+        if status == "100":  # idle heartbeat
+            return
+        left = int(headers.get("Nats-Pending-Messages", self._asked))
+        self._asked = max(0, self._asked - left)
+        if status == "408":  # the request expired: ask again
+            await self._ask()
+        else:  # 404, 409, 503: consumer or stream deleted, leader changed, server shutting down
+            self._broken.set()
+
+    def _touch(self) -> None:
+        self._last_sign = asyncio.get_running_loop().time()
+
+    async def _keep_alive(self) -> None:
+        """Notices silence: the server promised a heartbeat, or a message, every two seconds."""
+        while True:
+            try:
+                await asyncio.wait_for(self._broken.wait(), _HEARTBEAT_SECONDS)
+            except TimeoutError:
+                silent = asyncio.get_running_loop().time() - self._last_sign
+                if self._asked == 0 or silent < 2.5 * _HEARTBEAT_SECONDS:
+                    continue
+            self._broken.clear()
+            try:
+                created = await self._ensure()
+                self._asked = 0
+                self._touch()
+                await self._ask()
+            except (NatsError, OSError) as error:
+                log.warning("inbox not restored yet", durable=self._durable, error=str(error))
+                await asyncio.sleep(0.3)
+                self._broken.set()
+                continue
+            if created:
+                log.warning("durable was gone and is restored", durable=self._durable)
+                # Messages in hand belong to the consumer that is gone.
+                self._in_hand = 0
+                if self._on_restored is not None:
+                    self._on_restored()
+
+    async def _ensure(self) -> bool:
+        """Create or update stream and durable; True if the durable was not there."""
+        jetstream = self._bus.jetstream
+        await ensure_stream(jetstream, self._stream)
+        existed = True
+        try:
+            await jetstream.consumer_info(self._stream.name, self._durable)
+        except APIError as error:
+            if error.code != 404:
+                raise
+            existed = False
+        await jetstream.add_consumer(
+            self._stream.name,
+            ConsumerConfig(
+                durable_name=self._durable,
+                filter_subject=self._subject,
+                ack_policy=AckPolicy.ALL,
+                ack_wait=self._ack_seconds,
+                max_ack_pending=max(2 * self._window, 1000),
+                deliver_policy=DeliverPolicy.NEW if self._new_only else DeliverPolicy.ALL,
+            ),
+        )
+        return not existed

@@ -1,0 +1,130 @@
+"""Publishing with an answer: a message counts as sent when JetStream has acknowledged it.
+
+Bursts are bounded (`max_in_flight`), unanswered messages are sent again under the same
+`Nats-Msg-Id`, and a missing stream is made anew: a bus that was emptied costs time only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from cairn_common.events import Envelope
+from cairn_common.messaging.connection import Bus
+from cairn_common.messaging.streams import ensure_streams
+
+log = structlog.get_logger(__name__)
+
+_NO_RESPONDERS = "503"
+
+
+class Publisher:
+    """Sends envelopes to JetStream and waits for the acknowledgements.
+
+    Args:
+        bus: the connection.
+        max_in_flight: messages sent and not yet acknowledged, over all callers.
+        answer_seconds: how long to wait for an acknowledgement before sending again.
+    """
+
+    def __init__(self, bus: Bus, *, max_in_flight: int = 1024, answer_seconds: float = 5.0) -> None:
+        self._bus = bus
+        self._client: Client = bus.client
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._answer_seconds = answer_seconds
+        self._prefix = f"_INBOX.{secrets.token_hex(8)}"
+        self._waiting: dict[str, asyncio.Future[str | None]] = {}
+        self._subscription: Subscription | None = None
+        self._number = 0
+
+    async def start(self) -> None:
+        """Begin to listen for acknowledgements."""
+        self._subscription = await self._client.subscribe(f"{self._prefix}.*", cb=self._answered)
+
+    async def close(self) -> None:
+        """Stop listening; what is not acknowledged stays so."""
+        if self._subscription is not None and self._client.is_connected:
+            await self._subscription.unsubscribe()
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        """Send all, in order; returns once every one is stored. Goes on until it succeeds.
+
+        Raises:
+            ValueError: JetStream refuses a message for what it is (too large, wrong subject).
+        """
+        pending = list(envelopes)
+        attempt = 0
+        while pending:
+            if attempt:
+                await asyncio.sleep(min(5.0, 0.1 * 2**attempt))
+            attempt += 1
+            pending = await self._attempt(pending)
+
+    async def _attempt(self, envelopes: list[Envelope]) -> list[Envelope]:
+        """Send once; the ones that have to be sent again."""
+        sent: list[tuple[Envelope, str, asyncio.Future[str | None]]] = []
+        again: list[Envelope] = []
+        loop = asyncio.get_running_loop()
+        try:
+            for envelope in envelopes:
+                await self._slots.acquire()
+                self._number += 1
+                reply = f"{self._prefix}.{self._number}"
+                future: asyncio.Future[str | None] = loop.create_future()
+                self._waiting[reply] = future
+                sent.append((envelope, reply, future))
+                try:
+                    await self._client.publish(
+                        envelope.subject, envelope.body, reply=reply, headers=envelope.headers
+                    )
+                except NatsError as error:
+                    future.set_result(str(error) or type(error).__name__)
+            await asyncio.wait([future for *_, future in sent], timeout=self._answer_seconds)
+        finally:
+            for _, reply, _ in sent:
+                self._waiting.pop(reply, None)
+                self._slots.release()
+        missing_stream = False
+        for envelope, _, future in sent:
+            if not future.done():
+                again.append(envelope)
+            elif (problem := future.result()) is not None:
+                if problem.startswith("invalid:"):
+                    raise ValueError(f"{envelope.subject}: {problem.removeprefix('invalid:')}")
+                missing_stream = missing_stream or problem == _NO_RESPONDERS
+                again.append(envelope)
+        if again:
+            log.warning("messages not acknowledged, sending again", messages=len(again))
+        if missing_stream:
+            await self._restore_streams()
+        return again
+
+    async def _restore_streams(self) -> None:
+        try:
+            await ensure_streams(self._bus.jetstream, patience=0)
+        except NatsError as error:
+            log.warning("streams could not be restored yet", error=str(error))
+
+    async def _answered(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject)
+        if future is None or future.done():
+            return
+        if message.headers and message.headers.get("Status") == _NO_RESPONDERS:
+            future.set_result(_NO_RESPONDERS)
+            return
+        answer = orjson.loads(message.data)
+        error = answer.get("error")
+        if error is None:
+            future.set_result(None)
+        elif 400 <= error.get("code", 500) < 500:
+            future.set_result(f"invalid:{error.get('description')}")
+        else:
+            future.set_result(str(error.get("description")))

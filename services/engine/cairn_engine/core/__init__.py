@@ -1,0 +1,57 @@
+"""The engine's core: what happens to workflows, decided without I/O, clocks or chance.
+
+`decide(ledger, input, now)` changes the entities in the ledger and answers with effects (what to
+tell the world) and follow-ups (what to decide next, when their entities are loaded too). The
+same ledger, input and time always give the same answer, so the whole life of workflows can be
+simulated. Model: dask.distributed's worker state machine.
+"""
+
+from cairn_engine.core.decide import decide
+from cairn_engine.core.inputs import (
+    Accepted,
+    Archived,
+    Block,
+    CancelPage,
+    CancelRequested,
+    Decision,
+    Due,
+    Effect,
+    EndGroup,
+    Finished,
+    Input,
+    Offer,
+    RestartGroup,
+    Scheduled,
+    Started,
+    TaskInput,
+    Wake,
+)
+from cairn_engine.core.ledger import Ledger
+from cairn_engine.core.model import Group, Task, Workflow
+from cairn_engine.core.policy import Policy
+
+__all__ = [
+    "Accepted",
+    "Archived",
+    "Block",
+    "CancelPage",
+    "CancelRequested",
+    "Decision",
+    "Due",
+    "Effect",
+    "EndGroup",
+    "Finished",
+    "Group",
+    "Input",
+    "Ledger",
+    "Offer",
+    "Policy",
+    "RestartGroup",
+    "Scheduled",
+    "Started",
+    "Task",
+    "TaskInput",
+    "Wake",
+    "Workflow",
+    "decide",
+]

@@ -1,0 +1,320 @@
+"""Decisions about groups: offered, woken, blocked, restarted, timed out, ended, closed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from cairn_common.status import TaskStatus
+from cairn_engine.core import tasks, workflows
+from cairn_engine.core.context import Context
+from cairn_engine.core.inputs import Block, Place, Stop, Wake
+from cairn_engine.core.model import Group, Task, Workflow
+from cairn_engine.core.outcome import UPSTREAM_EXIT_CODE
+
+_SEVERITY = (
+    TaskStatus.FAILED_CANCELED,
+    TaskStatus.FAILED_UPSTREAM,
+    TaskStatus.FAILED_SERVER_ERROR,
+    TaskStatus.FAILED_EXEC_TIMEOUT,
+    TaskStatus.FAILED_QUEUE_TIMEOUT,
+    TaskStatus.FAILED_PREEMPTED,
+    TaskStatus.FAILED_EVICTED,
+    TaskStatus.FAILED_BACKEND_ERROR,
+    TaskStatus.FAILED_IMAGE_PULL,
+    TaskStatus.FAILED_START_TIMEOUT,
+    TaskStatus.FAILED_START_ERROR,
+    TaskStatus.FAILED,
+    TaskStatus.COMPLETED,
+)
+"""Of several ends of tasks, the first in this order is the group's."""
+
+_ON_A_NODE = frozenset({TaskStatus.INITIALIZING, TaskStatus.RUNNING})
+
+
+def wake(context: Context, workflow: Workflow, group: Group) -> None:
+    """Count down the unmet inputs; with the last one the group may run."""
+    group.unmet -= 1
+    context.ledger.touch_group(group)
+    if group.unmet == 0:
+        offer(context, workflow, group)
+    else:
+        workflows.refresh(context, workflow)
+
+
+def offer(context: Context, workflow: Workflow, group: Group) -> None:
+    """Ask the cluster to place the whole gang."""
+    if group.status is not TaskStatus.WAITING or workflow.cancel_by is not None:
+        return
+    group.status = TaskStatus.PROCESSING
+    group.processing_at = context.now
+    _place(context, workflow, group, list(context.ledger.tasks_of(group)))
+
+
+def _place(context: Context, workflow: Workflow, group: Group, attempts: list[Task]) -> None:
+    for task in attempts:
+        task.status = TaskStatus.PROCESSING
+        task.processing_at = context.now
+        task.retry_at = None
+        context.ledger.touch_task(task)
+    group.offered += len(attempts)
+    _send_offer(context, group, attempts)
+    if not group.active:
+        group.active = True
+        workflow.groups_active += 1
+        context.ledger.touch_workflow(workflow)
+        workflows.refresh(context, workflow)
+
+
+def _send_offer(context: Context, group: Group, attempts: list[Task]) -> None:
+    context.decision.effects.append(
+        Place(
+            group.workflow,
+            group.index,
+            tuple((task.index, task.attempt) for task in attempts),
+            group.offers,
+        )
+    )
+    group.offer_at = context.now + context.policy.offer_delay(group.offers)
+    group.offers += 1
+    context.ledger.touch_group(group)
+
+
+def block(context: Context, workflow: Workflow, group: Group, cause: str) -> None:
+    """An upstream group has failed, so this one never runs."""
+    if group.status is not TaskStatus.WAITING:
+        return
+    group.message = cause
+    for task in context.ledger.open_tasks_of(group):
+        task.message = cause
+        tasks.end_task(
+            context,
+            workflow,
+            group,
+            task,
+            TaskStatus.FAILED_UPSTREAM,
+            context.now,
+            UPSTREAM_EXIT_CODE,
+        )
+    group.verdict = TaskStatus.FAILED_UPSTREAM
+    close(context, workflow, group)
+
+
+def end(
+    context: Context,
+    workflow: Workflow,
+    group: Group,
+    verdict: TaskStatus,
+    message: str,
+    *,
+    force: bool = False,
+) -> None:
+    """Decide how the group ends and stop what still runs of it.
+
+    Attempts that are not on a node end at once. Those that are on one end when their cluster
+    says so, which is when their outputs are safe and their ports free, or when the cluster has
+    said nothing for too long.
+    """
+    if group.status.final or group.verdict is not None:
+        return
+    group.verdict = verdict
+    group.restarting = False
+    if verdict.failed and group.message is None:
+        group.message = message
+    _clear_clocks(group)
+    stopped: list[Task] = []
+    for task in context.ledger.open_tasks_of(group):
+        if task.status is not TaskStatus.WAITING:
+            stopped.append(task)
+        if force or task.status not in _ON_A_NODE:
+            task.message = message
+            tasks.end_task(context, workflow, group, task, verdict, context.now, None)
+    grace = 0.0 if force else context.policy.stop_grace
+    _stop(context, stopped, message, grace)
+    context.ledger.touch_group(group)
+    if group.open == 0:
+        close(context, workflow, group)
+    else:
+        group.drain_deadline = context.now + timedelta(
+            seconds=grace + context.policy.drain_patience
+        )
+
+
+def restart(context: Context, workflow: Workflow, group: Group, message: str) -> None:
+    """Stop the other tasks of a strict group, so that all start again together."""
+    if group.status.final or group.verdict is not None or group.restarting:
+        return
+    group.restarting = True
+    _clear_clocks(group)
+    stopped: list[Task] = []
+    for task in list(context.ledger.tasks_of(group)):
+        if task.status.final:
+            if task.status is TaskStatus.COMPLETED:  # it ran with a peer that is gone
+                _reopen(context, workflow, group, task)
+        elif task.status is TaskStatus.WAITING:
+            continue
+        elif task.status in _ON_A_NODE:
+            stopped.append(task)
+        else:
+            stopped.append(task)
+            tasks.reschedule(context, workflow, group, task, context.now, None)
+    _stop(context, stopped, message, context.policy.stop_grace)
+    waiting = [task.retry_at for task in context.ledger.open_tasks_of(group) if task.retry_at]
+    group.retry_at = max(waiting, default=context.now)
+    group.drain_deadline = context.now + timedelta(
+        seconds=context.policy.stop_grace + context.policy.drain_patience
+    )
+    context.ledger.touch_group(group)
+
+
+def _reopen(context: Context, workflow: Workflow, group: Group, task: Task) -> None:
+    """A completed task of a gang that restarts runs again, as a further attempt."""
+    context.ledger.create_task(
+        Task(
+            workflow=task.workflow,
+            index=task.index,
+            attempt=task.attempt + 1,
+            group=task.group,
+            name=task.name,
+            uuid=task.uuid,
+            lead=task.lead,
+            status=TaskStatus.WAITING,
+            exit_actions=task.exit_actions,
+            retry_at=context.now,
+        )
+    )
+    group.open += 1
+    group.tally[task.status] -= 1
+    workflow.tasks_completed -= 1
+    context.ledger.touch_workflow(workflow)
+
+
+def _stop(context: Context, stopped: list[Task], cause: str, grace: float) -> None:
+    if stopped:
+        context.decision.effects.append(
+            Stop(
+                stopped[0].workflow,
+                tuple((task.index, task.name, task.attempt) for task in stopped),
+                cause,
+                grace,
+            )
+        )
+
+
+def due(context: Context, workflow: Workflow, group: Group) -> None:
+    """Act on every clock of the group that has rung."""
+    now = context.now
+    if group.status.final:
+        return
+    if group.drain_deadline is not None and group.drain_deadline <= now:
+        _drain(context, workflow, group)
+    elif group.exec_deadline is not None and group.exec_deadline <= now:
+        limit = timedelta(seconds=group.exec_timeout or 0)
+        message = f"the group ran longer than its exec_timeout of {limit}"
+        end(context, workflow, group, TaskStatus.FAILED_EXEC_TIMEOUT, message)
+    elif group.queue_deadline is not None and group.queue_deadline <= now:
+        limit = timedelta(seconds=group.queue_timeout or 0)
+        message = f"the group waited for a node longer than its queue_timeout of {limit}"
+        end(context, workflow, group, TaskStatus.FAILED_QUEUE_TIMEOUT, message)
+    elif group.start_deadline is not None and group.start_deadline <= now:
+        limit = timedelta(seconds=context.policy.start_timeout)
+        message = f"the group did not start within {limit} on its node"
+        end(context, workflow, group, TaskStatus.FAILED_START_TIMEOUT, message)
+    else:
+        if group.retry_at is not None and group.retry_at <= now:
+            _retry(context, workflow, group)
+        if group.offer_at is not None and group.offer_at <= now:
+            offered = [
+                task
+                for task in context.ledger.tasks_of(group)
+                if task.status is TaskStatus.PROCESSING
+            ]
+            _send_offer(context, group, offered)
+
+
+def _drain(context: Context, workflow: Workflow, group: Group) -> None:
+    """The cluster has not confirmed a stop for too long: go on without it."""
+    group.drain_deadline = None
+    context.ledger.touch_group(group)
+    silent = [
+        task
+        for task in context.ledger.open_tasks_of(group)
+        if task.status is not TaskStatus.WAITING
+    ]
+    _stop(context, silent, group.message or "stopped", 0.0)
+    if group.verdict is None:
+        for task in silent:
+            task.message = "the cluster did not confirm that it stopped"
+            tasks.reschedule(context, workflow, group, task, context.now, None)
+        return
+    for task in silent:
+        task.message = group.message
+        tasks.end_task(context, workflow, group, task, group.verdict, context.now, None)
+    if group.open == 0:
+        close(context, workflow, group)
+
+
+def _retry(context: Context, workflow: Workflow, group: Group) -> None:
+    """Place the attempts whose back-off is over; a restarting gang only as a whole."""
+    attempts = context.ledger.open_tasks_of(group)
+    waiting = [task for task in attempts if task.status is TaskStatus.WAITING]
+    context.ledger.touch_group(group)
+    if group.restarting:
+        if len(waiting) < len(attempts):
+            group.retry_at = None  # the last one that stops sets it again
+            return
+        group.restarting = False
+        group.drain_deadline = None
+        group.retry_at = None
+        _place(context, workflow, group, waiting)
+        return
+    ready = [t for t in waiting if t.retry_at is not None and t.retry_at <= context.now]
+    later = [t.retry_at for t in waiting if t.retry_at is not None and t.retry_at > context.now]
+    group.retry_at = min(later, default=None)
+    if ready:
+        _place(context, workflow, group, ready)
+
+
+def close(context: Context, workflow: Workflow, group: Group) -> None:
+    """All tasks have ended: give the group its last status and tell those downstream."""
+    group.status = group.verdict or next(
+        (status for status in _SEVERITY if group.tally.get(status)), TaskStatus.COMPLETED
+    )
+    group.ended_at = context.now
+    _clear_clocks(group)
+    context.ledger.touch_group(group)
+    if group.active:
+        group.active = False
+        workflow.groups_active -= 1
+    workflow.groups_open -= 1
+    if group.status.failed:
+        workflow.failures[group.status] = workflow.failures.get(group.status, 0) + 1
+        if workflow.cause is None and group.status is not TaskStatus.FAILED_UPSTREAM:
+            reason = f": {group.message}" if group.message else ""
+            workflow.cause = f"group {group.name} ended {group.status}{reason}"
+    context.ledger.touch_workflow(workflow)
+    if workflow.cancel_by is None and group.downstream:
+        if group.status is TaskStatus.COMPLETED:
+            context.decision.follow_ups.extend(
+                Wake(group.workflow, index) for index in group.downstream
+            )
+        else:
+            cause = f"upstream group {group.name} ended {group.status}"
+            context.decision.follow_ups.extend(
+                Block(group.workflow, index, cause) for index in group.downstream
+            )
+    else:  # with something downstream, what follows decides; the status does not flicker
+        workflows.refresh(context, workflow)
+
+
+def deactivate(context: Context, workflow: Workflow, group: Group) -> None:
+    """Nothing of the group is in the cluster while it waits to be tried again."""
+    if group.active:
+        group.active = False
+        workflow.groups_active -= 1
+        context.ledger.touch_workflow(workflow)
+        workflows.refresh(context, workflow)
+
+
+def _clear_clocks(group: Group) -> None:
+    group.offer_at = group.queue_deadline = group.start_deadline = None
+    group.exec_deadline = group.retry_at = group.drain_deadline = None

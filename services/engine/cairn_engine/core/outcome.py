@@ -1,0 +1,59 @@
+"""What an attempt's end means: its status, its exit code, and whether to try again.
+
+Sources: OSMO user guide, "Exit Codes" and "Exit Actions".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cairn_common.events import FinishReason
+from cairn_common.status import TaskStatus
+
+UPSTREAM_EXIT_CODE: Final = 3000
+
+_MEANING: Final[dict[FinishReason, tuple[TaskStatus, int | None, bool]]] = {
+    # reason: status, exit code of the service, tried again unless an exit action says otherwise
+    FinishReason.EXITED: (TaskStatus.FAILED, None, False),
+    FinishReason.OUT_OF_MEMORY: (TaskStatus.FAILED_EVICTED, None, False),
+    FinishReason.STOPPED: (TaskStatus.FAILED_BACKEND_ERROR, None, True),
+    FinishReason.EVICTED: (TaskStatus.FAILED_EVICTED, 3004, False),
+    FinishReason.PREEMPTED: (TaskStatus.FAILED_PREEMPTED, 3006, True),
+    FinishReason.NODE_LOST: (TaskStatus.FAILED_BACKEND_ERROR, 3001, True),
+    FinishReason.IMAGE_PULL: (TaskStatus.FAILED_IMAGE_PULL, 3003, False),
+    FinishReason.START_ERROR: (TaskStatus.FAILED_START_ERROR, 3003, False),
+    FinishReason.START_TIMEOUT: (TaskStatus.FAILED_START_TIMEOUT, 3005, False),
+    FinishReason.INPUT_FAILED: (TaskStatus.FAILED, 2010, False),
+    FinishReason.OUTPUT_FAILED: (TaskStatus.FAILED, 2012, False),
+    FinishReason.UNSCHEDULABLE: (TaskStatus.FAILED_SERVER_ERROR, 3001, False),
+    FinishReason.BACKEND_ERROR: (TaskStatus.FAILED_BACKEND_ERROR, 3001, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The status an attempt gets; `retry` says that a further attempt is wanted if allowed."""
+
+    status: TaskStatus
+    exit_code: int | None
+    retry: bool
+
+
+def judge(
+    reason: FinishReason,
+    exit_code: int | None,
+    exit_actions: list[tuple[str, int, int]] | None,
+) -> Verdict:
+    """Judge an end by its reason, its exit code and the task's own `exitActions`."""
+    status, service_code, retry = _MEANING[reason]
+    code = exit_code if exit_code is not None else service_code
+    if reason is FinishReason.EXITED and exit_code == 0:
+        status = TaskStatus.COMPLETED
+    for action, low, high in exit_actions or ():
+        if code is not None and low <= code <= high:
+            if action == "COMPLETE":
+                return Verdict(TaskStatus.COMPLETED, code, retry=False)
+            failed = status if status.failed else TaskStatus.FAILED
+            return Verdict(failed, code, retry=action in {"RESCHEDULE", "RESTART"})
+    return Verdict(status, code, retry)

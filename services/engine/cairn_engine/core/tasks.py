@@ -1,0 +1,266 @@
+"""Facts about attempts: how far they have come, and how they ended.
+
+A fact about an attempt that has ended changes nothing. If the cluster still works on such an
+attempt (it never heard the stop), it is told again; if it only wants to be rid of it (it never
+heard that all is settled), it is told that again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from cairn_common.events import FinishReason
+from cairn_common.status import TaskStatus
+from cairn_engine.core import groups, workflows
+from cairn_engine.core.context import Context
+from cairn_engine.core.inputs import (
+    Accepted,
+    EndGroup,
+    Finished,
+    RestartGroup,
+    Scheduled,
+    Settle,
+    Started,
+    Stop,
+    TaskInput,
+)
+from cairn_engine.core.model import Group, Task, Workflow
+from cairn_engine.core.outcome import judge
+from cairn_engine.core.transitions import TASK
+
+LEAD_FINISHED = "Lead task finished"
+
+
+def accepted(
+    context: Context, workflow: Workflow, group: Group, task: Task, fact: Accepted
+) -> None:
+    """The attempt waits in its cluster's queue."""
+    if _advance(context, group, task, TaskStatus.SCHEDULING, fact):
+        task.scheduling_at = fact.at
+        if group.status is TaskStatus.PROCESSING:
+            group.status = TaskStatus.SCHEDULING
+            group.scheduling_at = fact.at
+            if group.queue_timeout is not None:
+                group.queue_deadline = context.now + timedelta(seconds=group.queue_timeout)
+
+
+def scheduled(
+    context: Context, workflow: Workflow, group: Group, task: Task, fact: Scheduled
+) -> None:
+    """The attempt has a node."""
+    if _advance(context, group, task, TaskStatus.INITIALIZING, fact):
+        task.initializing_at = fact.at
+        task.node = fact.node or task.node
+        group.queue_deadline = None
+        if group.status in {TaskStatus.PROCESSING, TaskStatus.SCHEDULING}:
+            group.status = TaskStatus.INITIALIZING
+            group.initializing_at = fact.at
+            group.start_deadline = context.now + timedelta(seconds=context.policy.start_timeout)
+
+
+def started(context: Context, workflow: Workflow, group: Group, task: Task, fact: Started) -> None:
+    """The user's command runs."""
+    if _advance(context, group, task, TaskStatus.RUNNING, fact):
+        task.started_at = fact.at
+        task.node = fact.node or task.node
+        _mark_running(context, workflow, group, fact.at)
+
+
+def _mark_running(context: Context, workflow: Workflow, group: Group, at: datetime) -> None:
+    group.queue_deadline = group.start_deadline = None
+    group.status = TaskStatus.RUNNING
+    if group.started_at is None:
+        group.started_at = at
+    if group.exec_timeout is not None and group.exec_deadline is None:
+        group.exec_deadline = context.now + timedelta(seconds=group.exec_timeout)
+    if workflow.started_at is None:
+        workflow.started_at = at
+        context.ledger.touch_workflow(workflow)
+        workflows.refresh(context, workflow)
+
+
+def _advance(
+    context: Context, group: Group, task: Task, status: TaskStatus, fact: TaskInput
+) -> bool:
+    """Move an attempt forward; False if the fact is late or repeated."""
+    if task.status.final:
+        _stop_again(context, group, task)
+        return False
+    if status not in TASK[task.status]:
+        return False
+    _leave_processing(group, task)
+    task.status = status
+    context.ledger.touch_task(task)
+    context.ledger.touch_group(group)
+    return True
+
+
+def _leave_processing(group: Group, task: Task) -> None:
+    if task.status is TaskStatus.PROCESSING:
+        group.offered -= 1
+        if group.offered == 0:
+            group.offer_at = None
+            group.offers = 0
+
+
+def _stop_again(context: Context, group: Group, task: Task) -> None:
+    """The cluster works on an attempt that has ended here: unless it knows better by now."""
+    if not task.reported:
+        context.decision.effects.append(
+            Stop(
+                task.workflow,
+                ((task.index, task.name, task.attempt),),
+                group.message or f"the attempt is {task.status}",
+                context.policy.stop_grace,
+            )
+        )
+
+
+def archived(context: Context, task: Task) -> None:
+    """The attempt's log is safe; with its outcome stored too, the cluster may forget it."""
+    if not task.archived:
+        task.archived = True
+        context.ledger.touch_task(task)
+    if task.status.final:
+        settle(context, task)
+
+
+def settle(context: Context, task: Task) -> None:
+    """Tell the cluster that it may forget an attempt."""
+    context.decision.effects.append(Settle(task.workflow, ((task.index, task.name, task.attempt),)))
+
+
+def finished(
+    context: Context, workflow: Workflow, group: Group, task: Task, fact: Finished
+) -> None:
+    """The attempt has ended in its cluster."""
+    if fact.log_lines == 0 and not task.archived:
+        task.archived = True
+        context.ledger.touch_task(task)
+    if not task.reported:
+        task.reported = True
+        context.ledger.touch_task(task)
+    if task.status.final:
+        if task.archived:
+            settle(context, task)
+        return
+    _leave_processing(group, task)
+    if fact.started_at is not None and task.started_at is None:
+        task.started_at = fact.started_at
+        _mark_running(context, workflow, group, fact.started_at)
+    task.node = fact.node or task.node
+    task.reason = fact.reason.value
+    task.message = fact.message
+    _conclude(context, workflow, group, task, fact)
+    if task.archived:
+        settle(context, task)
+
+
+def _conclude(
+    context: Context, workflow: Workflow, group: Group, task: Task, fact: Finished
+) -> None:
+    verdict = judge(fact.reason, fact.exit_code, task.exit_actions)
+    stopped = fact.reason is FinishReason.STOPPED
+    if group.verdict is not None:
+        status = group.verdict if stopped or verdict.retry else verdict.status
+        if stopped:
+            task.message = group.message
+        end_task(context, workflow, group, task, status, fact.at, verdict.exit_code)
+    elif group.restarting:
+        if verdict.status is TaskStatus.COMPLETED or stopped or verdict.retry:
+            reschedule(context, workflow, group, task, fact.at, verdict.exit_code)
+        else:
+            end_task(context, workflow, group, task, verdict.status, fact.at, verdict.exit_code)
+            _react_to_failure(context, group, task)
+    elif verdict.retry and task.attempt < workflow.max_retries and workflow.cancel_by is None:
+        reschedule(context, workflow, group, task, fact.at, verdict.exit_code)
+        if not group.ignore_nonlead and group.size > 1:
+            context.decision.follow_ups.append(
+                RestartGroup(group.workflow, group.index, f"{task.name} starts again")
+            )
+    else:
+        end_task(context, workflow, group, task, verdict.status, fact.at, verdict.exit_code)
+        if task.status is TaskStatus.COMPLETED:
+            if task.lead and group.open:
+                context.decision.follow_ups.append(
+                    EndGroup(group.workflow, group.index, TaskStatus.COMPLETED, LEAD_FINISHED)
+                )
+        else:
+            _react_to_failure(context, group, task)
+    if group.open == 0:
+        groups.close(context, workflow, group)
+
+
+def _react_to_failure(context: Context, group: Group, task: Task) -> None:
+    """A failed lead ends its group, and so does any failed task of a strict group."""
+    if group.open and (task.lead or not group.ignore_nonlead):
+        message = LEAD_FINISHED if task.lead else f"Task {task.name} failed"
+        verdict = task.status
+        context.decision.follow_ups.append(EndGroup(group.workflow, group.index, verdict, message))
+
+
+def end_task(
+    context: Context,
+    workflow: Workflow,
+    group: Group,
+    task: Task,
+    status: TaskStatus,
+    at: datetime,
+    exit_code: int | None,
+) -> None:
+    """Give an attempt its last status and count it."""
+    _leave_processing(group, task)
+    task.status = status
+    task.exit_code = exit_code
+    task.ended_at = at
+    task.retry_at = None
+    group.open -= 1
+    if task.lead or not group.ignore_nonlead:
+        group.tally[status] = group.tally.get(status, 0) + 1
+        if status.failed and group.message is None:
+            group.message = task.message
+    if status is TaskStatus.COMPLETED:
+        workflow.tasks_completed += 1
+    else:
+        workflow.tasks_failed += 1
+    context.ledger.touch_task(task)
+    context.ledger.touch_group(group)
+    context.ledger.touch_workflow(workflow)
+
+
+def reschedule(
+    context: Context,
+    workflow: Workflow,
+    group: Group,
+    task: Task,
+    at: datetime,
+    exit_code: int | None,
+) -> None:
+    """End an attempt as RESCHEDULED and let its successor wait for its time."""
+    _leave_processing(group, task)
+    task.status = TaskStatus.RESCHEDULED
+    task.exit_code = exit_code
+    task.ended_at = at
+    context.ledger.touch_task(task)
+    retry_at = context.now + context.policy.backoff(task.uuid, task.attempt)
+    context.ledger.create_task(
+        Task(
+            workflow=task.workflow,
+            index=task.index,
+            attempt=task.attempt + 1,
+            group=task.group,
+            name=task.name,
+            uuid=task.uuid,
+            lead=task.lead,
+            status=TaskStatus.WAITING,
+            exit_actions=task.exit_actions,
+            retry_at=retry_at,
+        )
+    )
+    if group.restarting:  # the gang starts together, so the latest of its times counts
+        group.retry_at = max(retry_at, group.retry_at or retry_at)
+    else:
+        group.retry_at = min(retry_at, group.retry_at or retry_at)
+    context.ledger.touch_group(group)
+    if group.size == 1:
+        groups.deactivate(context, workflow, group)
