@@ -34,7 +34,13 @@ from cairn_common.events.catalogue import (
     WorkflowFinished,
     WorkflowSubmitted,
 )
-from cairn_common.events.envelope import Envelope, InvalidEventError, decode, encode
+from cairn_common.events.envelope import (
+    Envelope,
+    InvalidEventError,
+    decode,
+    encode,
+    event_headers,
+)
 from cairn_common.events.subjects import PARTITIONS, partition_of
 
 __all__ = [
@@ -71,5 +77,6 @@ __all__ = [
     "WorkflowSubmitted",
     "decode",
     "encode",
+    "event_headers",
     "partition_of",
 ]

@@ -49,20 +49,40 @@ def encode(
         traceparent: the W3C trace context that the event belongs to.
         time: when it happened; now, if not given.
     """
-    identity = event_id or uuid.uuid4().hex
+    headers = event_headers(
+        event.type,
+        about=event.about(),
+        source=source,
+        event_id=event_id or uuid.uuid4().hex,
+        traceparent=traceparent,
+        time=time,
+    )
+    return Envelope(event.subject(), headers, event.model_dump_json(exclude_none=True).encode())
+
+
+def event_headers(
+    kind: str,
+    *,
+    about: str,
+    source: str,
+    event_id: str,
+    traceparent: str | None = None,
+    time: datetime | None = None,
+) -> dict[str, str]:
+    """The headers of an event whose body is at hand already; see `encode`."""
     headers = {
         "ce-specversion": SPEC_VERSION,
-        "ce-id": identity,
-        "ce-type": event.type,
+        "ce-id": event_id,
+        "ce-type": kind,
         "ce-source": source,
-        "ce-subject": event.about(),
+        "ce-subject": about,
         "ce-time": (time or datetime.now(UTC)).isoformat(),
         "content-type": "application/json",
-        "Nats-Msg-Id": identity,
+        "Nats-Msg-Id": event_id,
     }
     if traceparent:
         headers["traceparent"] = traceparent
-    return Envelope(event.subject(), headers, event.model_dump_json(exclude_none=True).encode())
+    return headers
 
 
 def decode(subject: str, headers: Mapping[str, str] | None, body: bytes) -> Event:

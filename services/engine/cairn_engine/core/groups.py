@@ -44,6 +44,7 @@ def wake(context: Context, workflow: Workflow, group: Group) -> None:
 def offer(context: Context, workflow: Workflow, group: Group) -> None:
     """Ask the cluster to place the whole gang."""
     if group.status is not TaskStatus.WAITING or workflow.cancel_by is not None:
+        workflows.refresh(context, workflow)
         return
     group.status = TaskStatus.PROCESSING
     group.processing_at = context.now
@@ -82,6 +83,7 @@ def _send_offer(context: Context, group: Group, attempts: list[Task]) -> None:
 def block(context: Context, workflow: Workflow, group: Group, cause: str) -> None:
     """An upstream group has failed, so this one never runs."""
     if group.status is not TaskStatus.WAITING:
+        workflows.refresh(context, workflow)
         return
     group.message = cause
     for task in context.ledger.open_tasks_of(group):
@@ -287,7 +289,8 @@ def close(context: Context, workflow: Workflow, group: Group) -> None:
         workflow.groups_active -= 1
     workflow.groups_open -= 1
     if group.status.failed:
-        workflow.failures[group.status] = workflow.failures.get(group.status, 0) + 1
+        failures = workflow.failures
+        failures[group.status.value] = failures.get(group.status, 0) + 1
         if workflow.cause is None and group.status is not TaskStatus.FAILED_UPSTREAM:
             reason = f": {group.message}" if group.message else ""
             workflow.cause = f"group {group.name} ended {group.status}{reason}"

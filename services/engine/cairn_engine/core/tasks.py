@@ -216,7 +216,7 @@ def end_task(
     task.retry_at = None
     group.open -= 1
     if task.lead or not group.ignore_nonlead:
-        group.tally[status] = group.tally.get(status, 0) + 1
+        group.tally[status.value] = group.tally.get(status, 0) + 1
         if status.failed and group.message is None:
             group.message = task.message
     if status is TaskStatus.COMPLETED:

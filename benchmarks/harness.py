@@ -1,0 +1,54 @@
+"""What benchmarks share: real servers, quantiles, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile of a sample, by the nearest rank; NaN for an empty one."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else float("nan")
+
+
+def memory_of(pid: int) -> int:
+    """Resident memory of a process in bytes."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """Processor time that a process has used, its threads included."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def report(
+    benchmark: str,
+    figures: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    peers: Mapping[str, Any] | None = None,
+) -> None:
+    """Print a table for people and, last, one JSON line for machines."""
+    console = Console()
+    table = Table("what", "figure", title=benchmark, title_justify="left")
+    for heading, values in (("", figures), ("limit: ", limits), ("peer: ", peers or {})):
+        for name, value in values.items():
+            shown = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+            table.add_row(heading + name.replace("_", " "), shown)
+    console.print(table)
+    line: dict[str, Any] = {
+        "benchmark": benchmark,
+        "figures": dict(figures),
+        "limits": dict(limits),
+    }
+    if peers:
+        line["peers"] = dict(peers)
+    print(json.dumps(line))
