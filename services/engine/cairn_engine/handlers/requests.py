@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from faststream.nats import NatsRouter
-from pydantic import BaseModel
 
+from cairn_common.requests import (
+    ATTEMPTS_SUBJECT,
+    AttemptsReply,
+    AttemptsRequest,
+    KnownAttempt,
+)
 from cairn_engine.store import Store
 
-ATTEMPTS_SUBJECT = "engine.attempts"
 _PAGE = 1000
-
-
-class AttemptsRequest(BaseModel):
-    """Which attempts does the engine believe to be in this cluster? A page of them."""
-
-    cluster: str
-    after_workflow: str = ""
-    after_index: int = -1
-
-
-class KnownAttempt(BaseModel):
-    """An attempt that a cluster has accepted and that has not ended."""
-
-    workflow: str
-    index: int
-    attempt: int
-    name: str
-    status: str
-
-
-class AttemptsReply(BaseModel):
-    """The page; an empty one is the last."""
-
-    attempts: list[KnownAttempt]
 
 
 def requests_router(store: Store) -> NatsRouter:

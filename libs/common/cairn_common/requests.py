@@ -1,0 +1,85 @@
+"""Requests that services ask of each other, by NATS request-reply: subjects and models.
+
+Unlike events they are not stored: who asks waits for the answer and asks again if none comes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from pydantic import BaseModel
+
+from cairn_common.events import LogLine
+
+ATTEMPTS_SUBJECT: Final = "engine.attempts"
+LOG_READ_SUBJECT: Final = "logs.read"
+LOG_RESEND_SUBJECT: Final = "bridge.log.resend"
+
+
+class AttemptsRequest(BaseModel):
+    """To the engine: which attempts do you believe to be in this cluster? A page of them."""
+
+    cluster: str
+    after_workflow: str = ""
+    after_index: int = -1
+
+
+class KnownAttempt(BaseModel):
+    """An attempt that a cluster has accepted and that has not ended."""
+
+    workflow: str
+    index: int
+    attempt: int
+    name: str
+    status: str
+
+
+class AttemptsReply(BaseModel):
+    """The page; an empty one is the last."""
+
+    attempts: list[KnownAttempt]
+
+
+class LogResendRequest(BaseModel):
+    """To all bridges: report an attempt's log again from this line on, whoever has it."""
+
+    workflow: str
+    task: str
+    index: int
+    attempt: int
+    from_seq: int
+
+
+class LogReadRequest(BaseModel):
+    """To the log relay: lines of a workflow's log.
+
+    With `last_n_lines` reading begins that many lines before the present end, else at `cursor`
+    (0 is the beginning). Where nothing is there yet, the relay answers after `wait_seconds`, or
+    as soon as something comes.
+    """
+
+    workflow: str
+    cursor: int = 0
+    last_n_lines: int | None = None
+    task: str | None = None
+    attempt: int | None = None
+    stream: str | None = None
+    contains: str | None = None
+    wait_seconds: float = 0.0
+
+
+class LogRecord(LogLine):
+    """A line together with whose it is."""
+
+    task: str
+    attempt: int
+
+
+class LogReadReply(BaseModel):
+    """A page: go on reading at `cursor`. `complete`: nothing follows, the workflow has ended."""
+
+    records: list[LogRecord]
+    cursor: int
+    complete: bool
+    read_at: datetime
