@@ -29,6 +29,7 @@ from cairn_engine.core.inputs import (
 from cairn_engine.core.ledger import Ledger
 from cairn_engine.core.model import Group, Task, Workflow
 from cairn_engine.core.policy import Policy
+from cairn_engine.core.workflows import conclude
 
 __all__ = [
     "Accepted",
@@ -53,5 +54,6 @@ __all__ = [
     "TaskInput",
     "Wake",
     "Workflow",
+    "conclude",
     "decide",
 ]

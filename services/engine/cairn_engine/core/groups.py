@@ -37,14 +37,11 @@ def wake(context: Context, workflow: Workflow, group: Group) -> None:
     context.ledger.touch_group(group)
     if group.unmet == 0:
         offer(context, workflow, group)
-    else:
-        workflows.refresh(context, workflow)
 
 
 def offer(context: Context, workflow: Workflow, group: Group) -> None:
     """Ask the cluster to place the whole gang."""
     if group.status is not TaskStatus.WAITING or workflow.cancel_by is not None:
-        workflows.refresh(context, workflow)
         return
     group.status = TaskStatus.PROCESSING
     group.processing_at = context.now
@@ -62,7 +59,6 @@ def _place(context: Context, workflow: Workflow, group: Group, attempts: list[Ta
     if not group.active:
         group.active = True
         workflow.groups_active += 1
-        context.ledger.touch_workflow(workflow)
         workflows.refresh(context, workflow)
 
 
@@ -83,7 +79,6 @@ def _send_offer(context: Context, group: Group, attempts: list[Task]) -> None:
 def block(context: Context, workflow: Workflow, group: Group, cause: str) -> None:
     """An upstream group has failed, so this one never runs."""
     if group.status is not TaskStatus.WAITING:
-        workflows.refresh(context, workflow)
         return
     group.message = cause
     for task in context.ledger.open_tasks_of(group):
@@ -146,7 +141,7 @@ def restart(context: Context, workflow: Workflow, group: Group, message: str) ->
     if group.status.final or group.verdict is not None or group.restarting:
         return
     group.restarting = True
-    _clear_clocks(group)
+    group.offer_at = group.queue_deadline = group.start_deadline = None
     stopped: list[Task] = []
     for task in list(context.ledger.tasks_of(group)):
         if task.status.final:
@@ -294,8 +289,7 @@ def close(context: Context, workflow: Workflow, group: Group) -> None:
         if workflow.cause is None and group.status is not TaskStatus.FAILED_UPSTREAM:
             reason = f": {group.message}" if group.message else ""
             workflow.cause = f"group {group.name} ended {group.status}{reason}"
-    context.ledger.touch_workflow(workflow)
-    if workflow.cancel_by is None and group.downstream:
+    if workflow.cancel_by is None:
         if group.status is TaskStatus.COMPLETED:
             context.decision.follow_ups.extend(
                 Wake(group.workflow, index) for index in group.downstream
@@ -305,8 +299,7 @@ def close(context: Context, workflow: Workflow, group: Group) -> None:
             context.decision.follow_ups.extend(
                 Block(group.workflow, index, cause) for index in group.downstream
             )
-    else:  # with something downstream, what follows decides; the status does not flicker
-        workflows.refresh(context, workflow)
+    workflows.refresh(context, workflow)
 
 
 def deactivate(context: Context, workflow: Workflow, group: Group) -> None:
@@ -314,7 +307,6 @@ def deactivate(context: Context, workflow: Workflow, group: Group) -> None:
     if group.active:
         group.active = False
         workflow.groups_active -= 1
-        context.ledger.touch_workflow(workflow)
         workflows.refresh(context, workflow)
 
 

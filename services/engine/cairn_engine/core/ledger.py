@@ -21,6 +21,7 @@ class Ledger:
         self.current: dict[tuple[str, int], int] = {}
         self.whole: set[tuple[str, int]] = set()
         self.pages: dict[str, list[int]] = {}
+        self.recounted: set[str] = set()
         self.changed_workflows: set[str] = set()
         self.changed_groups: set[tuple[str, int]] = set()
         self.changed_tasks: set[tuple[str, int, int]] = set()

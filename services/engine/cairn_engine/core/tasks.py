@@ -40,7 +40,7 @@ def accepted(
         if group.status is TaskStatus.PROCESSING:
             group.status = TaskStatus.SCHEDULING
             group.scheduling_at = fact.at
-            if group.queue_timeout is not None:
+            if group.queue_timeout is not None and group.verdict is None:
                 group.queue_deadline = context.now + timedelta(seconds=group.queue_timeout)
 
 
@@ -55,7 +55,9 @@ def scheduled(
         if group.status in {TaskStatus.PROCESSING, TaskStatus.SCHEDULING}:
             group.status = TaskStatus.INITIALIZING
             group.initializing_at = fact.at
-            group.start_deadline = context.now + timedelta(seconds=context.policy.start_timeout)
+            if group.verdict is None:
+                patience = timedelta(seconds=context.policy.start_timeout)
+                group.start_deadline = context.now + patience
 
 
 def started(context: Context, workflow: Workflow, group: Group, task: Task, fact: Started) -> None:
@@ -71,11 +73,12 @@ def _mark_running(context: Context, workflow: Workflow, group: Group, at: dateti
     group.status = TaskStatus.RUNNING
     if group.started_at is None:
         group.started_at = at
-    if group.exec_timeout is not None and group.exec_deadline is None:
+    # A group whose end is decided has one clock only: how long the cluster may take to confirm.
+    clock_runs = group.exec_deadline is not None or group.verdict is not None
+    if group.exec_timeout is not None and not clock_runs:
         group.exec_deadline = context.now + timedelta(seconds=group.exec_timeout)
     if workflow.started_at is None:
         workflow.started_at = at
-        context.ledger.touch_workflow(workflow)
         workflows.refresh(context, workflow)
 
 
@@ -144,7 +147,6 @@ def finished(
         if task.archived:
             settle(context, task)
         return
-    _leave_processing(group, task)
     if fact.started_at is not None and task.started_at is None:
         task.started_at = fact.started_at
         _mark_running(context, workflow, group, fact.started_at)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from cairn_common.status import TaskStatus, WorkflowStatus
 from cairn_engine.core import groups
 from cairn_engine.core.context import Context
-from cairn_engine.core.inputs import Announce, CancelPage, CancelRequested
+from cairn_engine.core.inputs import Announce, CancelPage, CancelRequested, Decision
+from cairn_engine.core.ledger import Ledger
 from cairn_engine.core.model import Workflow
 
 _DOMINANT = (
@@ -34,17 +37,29 @@ def status_of(workflow: Workflow) -> WorkflowStatus:
 
 
 def refresh(context: Context, workflow: Workflow) -> None:
-    """Give the workflow the status that its counters say, and announce a change."""
-    status = status_of(workflow)
-    if status is workflow.status:
-        return
-    previous, workflow.status = workflow.status, status
-    if status.final:
-        workflow.ended_at = context.now
-        if status is WorkflowStatus.COMPLETED:
-            workflow.cause = None
+    """Remember that the workflow's counters have changed; `conclude` looks at them."""
+    context.ledger.recounted.add(workflow.id)
     context.ledger.touch_workflow(workflow)
-    context.decision.effects.append(Announce(workflow.id, status, previous, workflow.cause))
+
+
+def conclude(ledger: Ledger, now: datetime, decision: Decision) -> None:
+    """Give workflows the status that their counters say, and announce the changes.
+
+    Called once at the end of a transaction, so that a status which lasts only between two
+    decisions of the same moment is never seen.
+    """
+    for name in sorted(ledger.recounted):
+        workflow = ledger.workflows[name]
+        status = status_of(workflow)
+        if status is workflow.status:
+            continue
+        previous, workflow.status = workflow.status, status
+        if status.final:
+            workflow.ended_at = now
+            if status is WorkflowStatus.COMPLETED:
+                workflow.cause = None
+        decision.effects.append(Announce(name, status, previous, workflow.cause))
+    ledger.recounted.clear()
 
 
 def cancel(context: Context, workflow: Workflow, request: CancelRequested) -> None:

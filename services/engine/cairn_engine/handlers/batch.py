@@ -24,6 +24,7 @@ from cairn_engine.core import (
     RestartGroup,
     TaskInput,
     Wake,
+    conclude,
     decide,
 )
 from cairn_engine.core.inputs import Anomaly, CancelRequested, FollowUp
@@ -107,6 +108,7 @@ class BatchHandler:
             inputs += batch.inputs
             await self._decide(transaction, ledger, inputs, decision, now)
             result.more_follow_ups |= await self._follow(transaction, ledger, decision, now)
+            conclude(ledger, now, decision)
             await transaction.save(ledger)
             anomalies = [e for e in decision.effects if isinstance(e, Anomaly)]
             if anomalies:

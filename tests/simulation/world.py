@@ -1,0 +1,339 @@
+"""A world for the engine's core: clusters, a bus that misbehaves, a database, a clock; no I/O.
+
+Everything random comes from one seed, so a story can be told again. The bus duplicates, delays,
+reorders and drops; transactions fail before they commit; the cluster repeats old facts. What must
+hold all the same is checked after every step by `check`.
+"""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import itertools
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from cairn_common.events import FinishReason
+from cairn_common.spec.models import WorkflowSpec
+from cairn_common.status import TaskStatus
+from cairn_engine.core import (
+    Accepted,
+    Archived,
+    CancelPage,
+    CancelRequested,
+    Decision,
+    Due,
+    Finished,
+    Input,
+    Ledger,
+    Policy,
+    Scheduled,
+    Started,
+    conclude,
+    decide,
+)
+from cairn_engine.core.inputs import Announce, Anomaly, Effect, Place, Settle, Stop
+from cairn_engine.core.plan import Plan, make_plan
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+Key = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """How badly the world behaves; each a probability."""
+
+    duplicate: float = 0.1
+    drop: float = 0.05
+    abort: float = 0.05
+    fail: float = 0.15
+    lose_node: float = 0.05
+
+
+@dataclass
+class Run:
+    """One attempt as the cluster knows it."""
+
+    key: Key
+    phase: str = "accepted"
+    stopped: bool = False
+    outcome: Finished | None = None
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The moment at which an attempt ends by itself, unless it was stopped before."""
+
+    key: Key
+    reason: FinishReason
+    exit_code: int | None
+
+
+@dataclass
+class World:
+    """One engine, one cluster and a clock, driven by a seed."""
+
+    seed: int
+    chaos: Chaos = Chaos()
+    policy: Policy = field(default_factory=lambda: Policy(page=3, backoff_base=0.5))
+    max_retries: int = 2
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.now = START
+        self.ledger = Ledger()
+        self.queue: list[tuple[datetime, int, Input]] = []
+        self.orders: list[tuple[datetime, int, Effect | Ends]] = []
+        self.numbers = itertools.count()
+        self.runs: dict[Key, Run] = {}
+        self.started: list[Key] = []
+        self.settled: set[Key] = set()
+        self.announced: dict[str, list[str]] = {}
+        self.finals: dict[object, TaskStatus] = {}
+        self.plans: dict[str, Plan] = {}
+        self.anomalies: list[Anomaly] = []
+        self.story: list[str] = []
+
+    # --- putting things in -----------------------------------------------------------------
+
+    def submit(self, spec: WorkflowSpec, name: str = "w-1") -> Plan:
+        """Store a workflow and offer its roots, as the engine does."""
+        plan = make_plan(
+            spec,
+            workflow=name,
+            uuid=f"{name:0>32}",
+            user="u",
+            pool="default",
+            priority="NORMAL",
+            cluster="sim",
+            submitted_at=self.now,
+            traceparent=None,
+            max_retries=self.max_retries,
+        )
+        self.plans[name] = plan
+        self.ledger.workflows[name] = plan.workflow
+        for group in plan.groups:
+            self.ledger.groups[name, group.index] = group
+            self.ledger.mark_whole([(name, group.index)])
+        for task in plan.tasks:
+            self.ledger.add_task(task)
+        self._transaction(list(plan.roots))
+        return plan
+
+    def cancel(self, name: str, *, force: bool = False) -> None:
+        """Somebody cancels."""
+        self._arrive(CancelRequested(name, "u", force=force))
+
+    # --- running ---------------------------------------------------------------------------
+
+    def run(self, limit: int = 20_000) -> None:
+        """Go on until every workflow has ended and every attempt is settled."""
+        for _ in range(limit):
+            if not self.step():
+                return
+        raise AssertionError("the world did not come to rest:\n" + "\n".join(self.story[-40:]))
+
+    def step(self) -> bool:
+        """Let the next thing happen; False if nothing is left to happen."""
+        moments = [heap[0][0] for heap in (self.queue, self.orders) if heap]
+        due = [g.due_at for g in self.ledger.groups.values() if g.due_at is not None]
+        if due:
+            moments.append(min(due))
+        if not moments:
+            return self._repeat_unsettled()
+        self.now = max(self.now, min(moments))
+        if self.orders and self.orders[0][0] <= self.now:
+            self._order(heapq.heappop(self.orders)[2])
+        elif self.queue and self.queue[0][0] <= self.now:
+            self._batch()
+        else:
+            self._transaction(
+                [
+                    Due(group.workflow, group.index)
+                    for group in self.ledger.groups.values()
+                    if group.due_at is not None and group.due_at <= self.now
+                ]
+            )
+        self.check()
+        return True
+
+    def _batch(self) -> None:
+        batch: list[Input] = []
+        size = self.random.randint(1, 5)
+        while self.queue and self.queue[0][0] <= self.now and len(batch) < size:
+            batch.append(heapq.heappop(self.queue)[2])
+        if self.random.random() < self.chaos.abort:  # a crash before the commit: all comes again
+            before = copy.deepcopy(self.ledger)
+            self._decide(batch)
+            self.ledger = before
+            self.story.append(f"{self._clock()} crash before commit")
+        effects = self._decide(batch)
+        self._publish(effects)
+        if self.random.random() < self.chaos.abort:  # a crash before the acknowledgement
+            self._publish(self._decide(batch))
+
+    def _transaction(self, inputs: list[Input]) -> None:
+        self._publish(self._decide(inputs))
+
+    def _decide(self, inputs: list[Input]) -> list[Effect]:
+        decision = Decision()
+        pending = list(inputs)
+        while pending:
+            input_ = pending.pop(0)
+            line = f"{self._clock()} {input_}"
+            if self.story[-1:] != [line]:
+                self.story.append(line)
+            if isinstance(input_, CancelPage):
+                self.ledger.pages[input_.workflow] = [
+                    group.index
+                    for group in self.ledger.groups.values()
+                    if group.workflow == input_.workflow
+                    and group.index >= input_.first
+                    and group.ended_at is None
+                ][: self.policy.page]
+            decide(self.ledger, input_, self.now, self.policy, decision)
+            if not pending:
+                pending, decision.follow_ups = list(decision.follow_ups), []
+        conclude(self.ledger, self.now, decision)
+        return decision.effects
+
+    def _clock(self) -> str:
+        return f"{(self.now - START).total_seconds():9.3f}"
+
+    # --- the bus ---------------------------------------------------------------------------
+
+    def _publish(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self.story.append(f"{self._clock()}   -> {effect}")
+            if isinstance(effect, Announce):
+                self.announced.setdefault(effect.workflow, []).append(effect.status.value)
+            elif isinstance(effect, Anomaly):
+                self.anomalies.append(effect)
+            else:
+                for _ in range(self._copies()):
+                    at = self.now + timedelta(seconds=self.random.expovariate(20))
+                    heapq.heappush(self.orders, (at, next(self.numbers), effect))
+
+    def _arrive(self, fact: Input) -> None:
+        for _ in range(
+            max(1, self._copies()) if isinstance(fact, CancelRequested) else self._copies()
+        ):
+            at = self.now + timedelta(seconds=self.random.expovariate(20))
+            heapq.heappush(self.queue, (at, next(self.numbers), fact))
+
+    def _copies(self) -> int:
+        chance = self.random.random()
+        if chance < self.chaos.drop:
+            return 0
+        return 2 if chance < self.chaos.drop + self.chaos.duplicate else 1
+
+    # --- the cluster -----------------------------------------------------------------------
+
+    def _order(self, effect: Effect | Ends) -> None:
+        if isinstance(effect, Ends):
+            run = self.runs[effect.key]
+            if run.outcome is None:
+                self._end(run, effect.reason, effect.exit_code)
+        elif isinstance(effect, Place):
+            for index, attempt in effect.attempts:
+                self._place((effect.workflow, index, attempt), effect.group)
+        elif isinstance(effect, Stop):
+            for index, _name, attempt in effect.attempts:
+                self._stop((effect.workflow, index, attempt))
+        elif isinstance(effect, Settle):
+            for index, _name, attempt in effect.attempts:
+                run = self.runs.get((effect.workflow, index, attempt))
+                assert run is None or run.outcome is not None, "settled before it ended"
+                self.settled.add((effect.workflow, index, attempt))
+
+    def _place(self, key: Key, group: int) -> None:
+        self._check_inputs(key[0], group)
+        run = self.runs.get(key)
+        if run is not None:  # placed twice is placed once: say again how far it is
+            self._report(run)
+            return
+        run = self.runs[key] = Run(key)
+        self._arrive(Accepted(*key, self.now))
+        self._live(run)
+
+    def _live(self, run: Run) -> None:
+        """The attempt's life; what is said of it is delayed by the bus."""
+        if self.random.random() < self.chaos.lose_node:
+            self._end(run, FinishReason.NODE_LOST, None)
+            return
+        self._arrive(Scheduled(*run.key, self.now, "n"))
+        run.phase = "started"
+        self.started.append(run.key)
+        self._arrive(Started(*run.key, self.now, "n"))
+        if self.random.random() < 0.05:
+            return  # runs until it is stopped or times out
+        at = self.now + timedelta(seconds=self.random.expovariate(0.5))
+        failed = self.random.random() < self.chaos.fail
+        ends = Ends(run.key, FinishReason.EXITED, 1 if failed else 0)
+        heapq.heappush(self.orders, (at, next(self.numbers), ends))
+
+    def _end(self, run: Run, reason: FinishReason, code: int | None) -> None:
+        lines = self.random.randint(0, 1)
+        run.outcome = Finished(*run.key, self.now, reason, code, log_lines=lines)
+        self._report(run)
+
+    def _stop(self, key: Key) -> None:
+        run = self.runs.setdefault(key, Run(key))
+        if run.outcome is None:
+            self._end(run, FinishReason.STOPPED, 143)
+        else:
+            self._report(run)
+
+    def _report(self, run: Run) -> None:
+        if run.outcome is not None:
+            self._arrive(run.outcome)
+            if run.outcome.log_lines:
+                self._arrive(Archived(*run.key, self.now))
+        else:
+            self._arrive(Started(*run.key, self.now, "n"))
+
+    def _repeat_unsettled(self) -> bool:
+        """A bridge compares: it says again how everything fares that nobody has settled."""
+        unsettled = [run for key, run in self.runs.items() if key not in self.settled]
+        self.now += timedelta(seconds=30)
+        for run in unsettled:
+            self._report(run)
+        return bool(unsettled)
+
+    # --- what must hold --------------------------------------------------------------------
+
+    def _check_inputs(self, workflow: str, group: int) -> None:
+        for upstream in self.plans[workflow].upstream[group]:
+            status = self.ledger.groups[workflow, upstream].status
+            assert status is TaskStatus.COMPLETED, f"group {group} ran before {upstream}: {status}"
+
+    def check(self) -> None:
+        """Assert every invariant of the state."""
+        assert len(self.started) == len(set(self.started)), "an attempt started twice"
+        ledger = self.ledger
+        for group in ledger.groups.values():
+            newest = list(ledger.tasks_of(group))
+            still_open = [t for t in newest if not t.status.final]
+            assert group.open == len(still_open), f"{group} counts {len(still_open)} open tasks"
+            offered = [t for t in newest if t.status is TaskStatus.PROCESSING]
+            assert group.offered == len(offered), f"{group}: {len(offered)} offered"
+            assert group.status.final == (group.open == 0), f"{group} is not what its tasks are"
+            if offered:
+                assert group.offer_at is not None, f"{group} would never be offered again"
+            self._check_final(("group", group.workflow, group.index), group.status)
+        for task in ledger.tasks.values():
+            self._check_final(task.key, task.status)
+            if task.attempt < ledger.current[task.workflow, task.index]:
+                assert task.status in {TaskStatus.RESCHEDULED, TaskStatus.COMPLETED}
+        for workflow in ledger.workflows.values():
+            groups = [g for g in ledger.groups.values() if g.workflow == workflow.id]
+            assert workflow.groups_open == sum(not g.status.final for g in groups)
+            assert workflow.groups_active == sum(g.active for g in groups)
+            assert workflow.status.final == (workflow.groups_open == 0)
+
+    def _check_final(self, key: object, status: TaskStatus) -> None:
+        known = self.finals.get(key)
+        assert known is None or known is status, f"{key} went from {known} to {status}"
+        if status.final:
+            self.finals[key] = status
