@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
+import nats.errors
 import orjson
 import structlog
 from nats.aio.client import Client
@@ -44,6 +45,7 @@ class Publisher:
         self._waiting: dict[str, asyncio.Future[str | None]] = {}
         self._subscription: Subscription | None = None
         self._number = 0
+        self._order = asyncio.Lock()
 
     async def start(self) -> None:
         """Begin to listen for acknowledgements."""
@@ -71,41 +73,62 @@ class Publisher:
     async def _attempt(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Send once; the ones that have to be sent again."""
         sent: list[tuple[Envelope, str, asyncio.Future[str | None]]] = []
-        again: list[Envelope] = []
-        loop = asyncio.get_running_loop()
         try:
-            for envelope in envelopes:
-                await self._slots.acquire()
-                self._number += 1
-                reply = f"{self._prefix}.{self._number}"
-                future: asyncio.Future[str | None] = loop.create_future()
-                self._waiting[reply] = future
-                sent.append((envelope, reply, future))
-                try:
-                    await self._client.publish(
-                        envelope.subject, envelope.body, reply=reply, headers=envelope.headers
-                    )
-                except NatsError as error:
-                    future.set_result(str(error) or type(error).__name__)
-            await asyncio.wait([future for *_, future in sent], timeout=self._answer_seconds)
+            async with self._order:
+                for envelope in envelopes:
+                    if not await self._take_slot():
+                        break
+                    sent.append(await self._send(envelope))
+            if sent:
+                await asyncio.wait([future for *_, future in sent], timeout=self._answer_seconds)
         finally:
-            for _, reply, _ in sent:
-                self._waiting.pop(reply, None)
-                self._slots.release()
-        missing_stream = False
-        for envelope, _, future in sent:
-            if not future.done():
-                again.append(envelope)
-            elif (problem := future.result()) is not None:
-                if problem.startswith("invalid:"):
-                    raise ValueError(f"{envelope.subject}: {problem.removeprefix('invalid:')}")
-                missing_stream = missing_stream or problem == _NO_RESPONDERS
-                again.append(envelope)
+            for _, reply, future in sent:
+                if self._waiting.pop(reply, None) is not None:  # never answered
+                    self._slots.release()
+                    if not future.done():
+                        future.cancel()
+        again = [envelope for envelope, _, future in sent if self._problem(envelope, future)]
         if again:
             log.warning("messages not acknowledged, sending again", messages=len(again))
-        if missing_stream:
-            await self._restore_streams()
-        return again
+            if any(not f.cancelled() and f.result() == _NO_RESPONDERS for *_, f in sent):
+                await self._restore_streams()
+        return again + envelopes[len(sent) :]
+
+    @staticmethod
+    def _problem(envelope: Envelope, future: asyncio.Future[str | None]) -> bool:
+        """Whether the envelope has to be sent again; raises if that would be in vain."""
+        if future.cancelled():
+            return True
+        problem = future.result()
+        if problem is not None and problem.startswith("invalid:"):
+            raise ValueError(f"{envelope.subject}: {problem.removeprefix('invalid:')}")
+        return problem is not None
+
+    async def _take_slot(self) -> bool:
+        """Wait for room in flight; False if nothing at all is answered any more."""
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return True
+        try:
+            await asyncio.wait_for(self._slots.acquire(), self._answer_seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _send(self, envelope: Envelope) -> tuple[Envelope, str, asyncio.Future[str | None]]:
+        self._number += 1
+        reply = f"{self._prefix}.{self._number}"
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waiting[reply] = future
+        try:
+            await self._client.publish(
+                envelope.subject, envelope.body, reply=reply, headers=envelope.headers
+            )
+        except nats.errors.MaxPayloadError:
+            self._answer(reply, f"invalid:{len(envelope.body)} bytes are too large for NATS")
+        except NatsError as error:
+            self._answer(reply, str(error) or type(error).__name__)
+        return envelope, reply, future
 
     async def _restore_streams(self) -> None:
         try:
@@ -114,17 +137,20 @@ class Publisher:
             log.warning("streams could not be restored yet", error=str(error))
 
     async def _answered(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject)
-        if future is None or future.done():
-            return
         if message.headers and message.headers.get("Status") == _NO_RESPONDERS:
-            future.set_result(_NO_RESPONDERS)
+            self._answer(message.subject, _NO_RESPONDERS)
             return
-        answer = orjson.loads(message.data)
-        error = answer.get("error")
+        error = orjson.loads(message.data).get("error")
         if error is None:
-            future.set_result(None)
+            self._answer(message.subject, None)
         elif 400 <= error.get("code", 500) < 500:
-            future.set_result(f"invalid:{error.get('description')}")
+            self._answer(message.subject, f"invalid:{error.get('description')}")
         else:
-            future.set_result(str(error.get("description")))
+            self._answer(message.subject, str(error.get("description")))
+
+    def _answer(self, reply: str, problem: str | None) -> None:
+        future = self._waiting.pop(reply, None)
+        if future is not None:
+            self._slots.release()
+            if not future.done():
+                future.set_result(problem)

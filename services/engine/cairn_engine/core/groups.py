@@ -115,7 +115,7 @@ def end(
         return
     group.verdict = verdict
     group.restarting = False
-    if verdict.failed and group.message is None:
+    if group.message is None:
         group.message = message
     _clear_clocks(group)
     stopped: list[Task] = []
@@ -123,7 +123,7 @@ def end(
         if task.status is not TaskStatus.WAITING:
             stopped.append(task)
         if force or task.status not in _ON_A_NODE:
-            task.message = message
+            task.message = group.message
             tasks.end_task(context, workflow, group, task, verdict, context.now, None)
     grace = 0.0 if force else context.policy.stop_grace
     _stop(context, stopped, message, grace)

@@ -166,7 +166,7 @@ def _conclude(
     if group.verdict is not None:
         status = group.verdict if stopped or verdict.retry else verdict.status
         if stopped:
-            task.message = group.message
+            task.message = task.message or group.message
         end_task(context, workflow, group, task, status, fact.at, verdict.exit_code)
     elif group.restarting:
         if verdict.status is TaskStatus.COMPLETED or stopped or verdict.retry:
@@ -220,7 +220,8 @@ def end_task(
     if task.lead or not group.ignore_nonlead:
         group.tally[status.value] = group.tally.get(status, 0) + 1
         if status.failed and group.message is None:
-            group.message = task.message
+            code = "" if exit_code is None else f" with exit code {exit_code}"
+            group.message = task.message or f"task {task.name} ended {status}{code}"
     if status is TaskStatus.COMPLETED:
         workflow.tasks_completed += 1
     else:
