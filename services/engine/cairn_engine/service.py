@@ -53,6 +53,7 @@ class EngineService:
                     publisher,
                     DeadLetters(publisher, "engine"),
                     settings.batch_size,
+                    settings.lease_seconds,
                 )
                 for _ in range(settings.lanes)
             ]

@@ -76,7 +76,7 @@ class Inbox:
         deliver: Callable[[Message], None],
         *,
         window: int = 1024,
-        ack_seconds: float = 30.0,
+        ack_seconds: float = 10.0,
         new_only: bool = False,
         on_restored: Callable[[], None] | None = None,
     ) -> None:

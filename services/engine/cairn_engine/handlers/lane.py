@@ -44,6 +44,7 @@ class Lane:
         publisher: sends what was decided.
         dead_letters: takes what cannot be decided.
         batch_size: the most messages in one transaction.
+        ack_seconds: after how long a dead owner's messages come again to the next.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Lane:
         publisher: Publisher,
         dead_letters: DeadLetters,
         batch_size: int,
+        ack_seconds: float,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -61,6 +63,7 @@ class Lane:
         self._publisher = publisher
         self._dead_letters = dead_letters
         self._batch_size = batch_size
+        self._ack_seconds = ack_seconds
         self._epochs: dict[int, int] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._arrived: deque[Message] = deque()
@@ -89,6 +92,7 @@ class Lane:
                 engine_inbox(partition),
                 self._deliver,
                 window=self._batch_size,
+                ack_seconds=self._ack_seconds,
             )
             await inbox.start()
             self._inboxes[partition] = inbox

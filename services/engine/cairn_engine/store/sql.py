@@ -130,12 +130,12 @@ WHERE t.workflow = n.workflow AND t.index = n.index AND t.attempt = n.attempt
 
 INSERT_TASKS: Final = f"""
 INSERT INTO engine.task ({TASK_COLUMNS})
-SELECT * FROM unnest(
+SELECT {TASK_COLUMNS.replace("exit_actions", "exit_actions::jsonb")} FROM unnest(
     $1::text[], $2::int[], $3::int[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[],
-    $9::jsonb[], $10::int[], $11::text[], $12::text[], $13::text[], $14::timestamptz[],
+    $9::text[], $10::int[], $11::text[], $12::text[], $13::text[], $14::timestamptz[],
     $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[],
     $19::timestamptz[], $20::bool[], $21::bool[]
-)
+) AS new ({TASK_COLUMNS})
 ON CONFLICT DO NOTHING
 """
 

@@ -252,7 +252,8 @@ class Transaction:
         """Write back everything that has changed."""
         if ledger.new_tasks:
             rows = _columns(
-                (*t.key, t.group, t.name, t.uuid, t.lead, t.status.value, t.exit_actions,
+                # A list within an array would be one more dimension of it, so JSON goes as text.
+                (*t.key, t.group, t.name, t.uuid, t.lead, t.status.value, _json(t.exit_actions),
                  t.exit_code, t.reason, t.message, t.node, t.processing_at, t.scheduling_at,
                  t.initializing_at, t.started_at, t.ended_at, t.retry_at, t.archived, t.reported)
                 for t in (ledger.tasks[key] for key in sorted(ledger.new_tasks))
@@ -328,6 +329,10 @@ class Transaction:
 def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     """Rows to the column arrays that `unnest` wants."""
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
 
 
 def _pack(envelopes: Sequence[Envelope]) -> str:
