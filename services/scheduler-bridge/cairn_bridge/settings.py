@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from cairn_common.settings import ServiceSettings
 
@@ -26,6 +28,17 @@ class BridgeSettings(ServiceSettings):
     local_memory: int | None = Field(
         default=None, ge=1, description="Bytes of memory for tasks; all of the machine if unset."
     )
+    local_isolation: Literal["namespaces", "none"] | None = Field(
+        default=None, description="As good as the kernel allows if unset."
+    )
+    task_path: str = Field(
+        default="",
+        validation_alias=AliasChoices("CAIRN_TASK_PATH", "PATH"),
+        description="Where local tasks look for programs; the PATH of whoever starts Cairn.",
+    )
+    lifeline_fd: int | None = Field(
+        default=None, description="A pipe's read end; at its end of file all tasks are killed."
+    )
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     inventory_seconds: float = Field(default=30.0, gt=0)
     unsettled_seconds: float = Field(
@@ -36,3 +49,17 @@ class BridgeSettings(ServiceSettings):
     def home_path(self) -> Path:
         """`home`, absolute."""
         return self.home.expanduser().absolute()
+
+    @property
+    def store_path(self) -> Path:
+        """The folder behind `store_url`.
+
+        Raises:
+            ValueError: the store is not a `file://` one, which the local cluster needs.
+        """
+        if self.store_url is None:
+            return self.home_path / "store"
+        parts = urlsplit(self.store_url)
+        if parts.scheme != "file":
+            raise ValueError(f"the local cluster needs a file:// store, not {self.store_url}")
+        return Path(unquote(parts.path))

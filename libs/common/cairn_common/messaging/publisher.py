@@ -90,8 +90,8 @@ class Publisher:
         again = [envelope for envelope, _, future in sent if self._problem(envelope, future)]
         if again:
             log.warning("messages not acknowledged, sending again", messages=len(again))
-            if any(not f.cancelled() and f.result() == _NO_RESPONDERS for *_, f in sent):
-                await self._restore_streams()
+            # A missing stream answers nothing at all where somebody else listens on the subject.
+            await self._restore_streams()
         return again + envelopes[len(sent) :]
 
     @staticmethod

@@ -1,0 +1,1 @@
+"""Pure decisions and presentations of the API: values in, values out."""

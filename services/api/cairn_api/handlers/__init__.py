@@ -1,0 +1,1 @@
+"""What the API does: routes, and what goes on behind them."""

@@ -1,0 +1,175 @@
+"""From a placement to what a shim is told: tokens replaced, environment made, paths settled.
+
+A local task shares the machine's network, so every `{{host:...}}` is this machine. Where there
+are no namespaces, an injected file cannot stand at its path; it is put into the attempt's
+directory, and its path is replaced wherever the specification says it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from cairn_common.events import TaskPlacement
+from cairn_common.spec.tokens import Token, substitute
+from cairn_runtime.room import NAMESPACES, File, Input, Output, Room, Sight, Task
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Local(NamedTuple):
+    """What is the same for every task of this cluster. `log_limit` in bytes."""
+
+    store: Path
+    tools: Path
+    path: str
+    isolation: str
+    log_limit: int
+    hidden: tuple[Path, ...]
+
+
+def brief(
+    room: Room,
+    workflow: str,
+    task: TaskPlacement,
+    traceparent: str | None,
+    local: Local,
+    *,
+    wait: bool,
+) -> Task:
+    """What the shim of this attempt is to be given."""
+    sight = room.sight(local.isolation, str(local.tools))
+    say = _Speaker(room, workflow, task, sight, local.isolation)
+    environment = {
+        "PATH": local.path,
+        "HOME": sight.home,
+        "LANG": "C.UTF-8",
+        "TMPDIR": sight.temporary,
+        "CAIRN_WORKFLOW_ID": workflow,
+        "CAIRN_TASK": task.name,
+        "CAIRN_ATTEMPT": str(task.attempt),
+    }
+    if traceparent:
+        environment["TRACEPARENT"] = traceparent
+    own = {name: say(value) for name, value in task.environment.items()}
+    environment |= own
+    environment["PATH"] += f":{sight.tools}"
+    return Task(
+        workflow=workflow,
+        name=task.name,
+        attempt=task.attempt,
+        image=task.image,
+        argv=[expand(say(word), environment) for word in (*task.command, *task.args)],
+        environment=environment,
+        isolation=local.isolation,
+        files=[
+            File(
+                say.place(file.path),
+                file.contents if file.base64 else say(file.contents),
+                file.base64,
+            )
+            for file in task.files
+        ],
+        inputs=[
+            Input(
+                number,
+                say.token_only(source.url) if source.url else _at(local.store, source.location),
+                source.task or source.url or "",
+                source.regex,
+                required=source.url is not None,
+            )
+            for number, source in enumerate(task.inputs)
+        ],
+        outputs=[
+            *([Output(_at(local.store, task.location))] if task.location else []),
+            *(Output(say.token_only(each.url), each.regex) for each in task.outputs),
+        ],
+        memory=task.resources.memory or 0,
+        log_limit=local.log_limit,
+        wait=wait,
+        hidden=[str(folder) for folder in local.hidden],
+        tools=str(local.tools),
+    )
+
+
+def expand(text: str, environment: dict[str, str]) -> str:
+    """Kubernetes' `$(VARIABLE)` in commands: known ones are replaced, `$$` means `$`.
+
+    Specifications written for OSMO rely on it, and were written with its side effect on `$$`.
+    """
+    if "$" not in text:
+        return text
+    pieces: list[str] = []
+    place = 0
+    while (found := text.find("$", place)) >= 0:
+        pieces.append(text[place:found])
+        following = text[found + 1 : found + 2]
+        end = text.find(")", found) if following == "(" else -1
+        if following == "$":
+            pieces.append("$")
+            place = found + 2
+        elif end > 0 and (value := environment.get(text[found + 2 : end])) is not None:
+            pieces.append(value)
+            place = end + 1
+        else:
+            pieces.append("$")
+            place = found + 1
+    pieces.append(text[place:])
+    return "".join(pieces)
+
+
+class _Speaker:
+    """Says a text as the task should read it."""
+
+    def __init__(
+        self, room: Room, workflow: str, task: TaskPlacement, sight: Sight, isolation: str
+    ) -> None:
+        self._workflow = workflow
+        self._task = task
+        self._sight = sight
+        self._moved: dict[str, str] = {}
+        if isolation != NAMESPACES:
+            # Longest first, or the path of a file would be replaced within a longer one's.
+            for path in sorted((file.path for file in task.files), key=len, reverse=True):
+                self._moved[path] = f"{room.files}/{path.lstrip('/')}"
+
+    def __call__(self, text: str) -> str:
+        text = self.token_only(text)
+        for number, path in enumerate(self._moved):
+            text = text.replace(path, f"\0{number}\0")
+        for number, moved in enumerate(self._moved.values()):
+            text = text.replace(f"\0{number}\0", moved)
+        return text
+
+    def token_only(self, text: str) -> str:
+        """The text with tokens replaced, and paths of files as they are."""
+        return substitute(text, self._resolve)
+
+    def place(self, path: str) -> str:
+        """Where an injected file is put."""
+        return self._moved.get(path, path)
+
+    def _resolve(self, token: Token) -> str | None:
+        match token.kind:
+            case "output":
+                return self._sight.output
+            case "workflow_id":
+                return self._workflow
+            case "host":
+                return "127.0.0.1"
+            case "input":
+                number = self._input_number(token.argument)
+                return None if number is None else self._sight.input(number)
+        return None
+
+    def _input_number(self, argument: str) -> int | None:
+        if argument.isdecimal():
+            return int(argument)
+        for number, source in enumerate(self._task.inputs):
+            if source.task == argument:
+                return number
+        return None
+
+
+def _at(store: Path, location: str | None) -> str:
+    return f"file://{store}/{(location or '').lstrip('/')}"

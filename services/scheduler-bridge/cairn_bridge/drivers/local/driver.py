@@ -1,0 +1,485 @@
+"""`ClusterDriver` for the machine itself: takes placements, starts them in turn, tells their fate.
+
+What a placement needs to survive is on the disk in `record` before it is accepted; what runs is
+followed by `attempt` and told in its directory. So a bridge that starts reads the record, looks
+into the directories, and knows: attempts whose shim lives are followed again, those that were
+accepted and not launched stand in line again, and those whose shim has gone without an ending
+were lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from cairn_bridge.cluster import AttemptKey, ExecStream, Phase, PlacementError, Reporter
+from cairn_bridge.drivers.local import shims
+from cairn_bridge.drivers.local.admission import Admission, Slots
+from cairn_bridge.drivers.local.attempt import Attempt
+from cairn_bridge.drivers.local.briefing import PATH, Local, brief
+from cairn_bridge.drivers.local.execution import LocalExec
+from cairn_bridge.drivers.local.gang import Gang, Terms
+from cairn_bridge.drivers.local.house import House
+from cairn_bridge.drivers.local.launcher import Launcher
+from cairn_bridge.drivers.local.record import Record, Remembered, Taken
+from cairn_bridge.drivers.local.teller import Teller
+from cairn_common.events import FinishReason, GroupPlacement, NodeInfo, TaskPlacement
+from cairn_runtime.room import NAMESPACES, NO_ISOLATION, Ending, Stop
+
+LOG_LIMIT = 256 << 20
+_THREADS = 8
+_LAUNCHES_AT_ONCE, _REMOVALS_AT_ONCE = 50, 20  # of one call in a thread
+
+_Identity = tuple[str, int, int]
+_Result = TypeVar("_Result")
+
+
+class LocalDriver:
+    """The local cluster.
+
+    Args:
+        root: the driver's own folder; one driver at a time.
+        store: the folder in which tasks leave their outputs for each other.
+        name: the cluster's name.
+        cpus: how many slots there are, each for one core that a task asks for; by default four
+            for each core and at least eight, because most local tasks wait more than they compute.
+        memory: bytes that tasks may ask for together; all of the machine's by default.
+        gpus: how many GPUs tasks may ask for together. They are counted, not fenced off.
+        isolation: "namespaces" or "none"; by default the better one that the kernel allows.
+        log_limit: bytes of log kept for an attempt; what exceeds it is dropped and counted.
+        path: the PATH of tasks, on which this machine's programs are found.
+        lifeline: descriptor of a pipe; when its other end closes, everything vanishes at once.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        store: Path,
+        *,
+        name: str = "local",
+        cpus: int | None = None,
+        memory: int | None = None,
+        gpus: int = 0,
+        isolation: str | None = None,
+        log_limit: int = LOG_LIMIT,
+        path: str = PATH,
+        lifeline: int | None = None,
+    ) -> None:
+        self.name = name
+        self.isolation = isolation or NO_ISOLATION
+        self._forced = isolation is not None
+        self._house = House(root.absolute(), store.absolute())
+        self._node = socket.gethostname()
+        self._path = path
+        self._log_limit = log_limit
+        self._admission = Admission(
+            Slots(
+                cpus=cpus or max(8, 4 * (os.cpu_count() or 1)),
+                memory=memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                gpus=gpus,
+            )
+        )
+        self._record = Record(self._house.record)
+        self._launcher = Launcher(self._house.errors, lifeline)
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="local-cluster")
+        self._attempts: dict[_Identity, Attempt] = {}
+        self._gangs: dict[int, Gang] = {}
+        self._placing: dict[_Identity, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._teller: Teller
+        self._local: Local
+        self._say = structlog.get_logger().bind(cluster=name)
+
+    # --- life ---
+
+    async def start(self, reporter: Reporter) -> None:
+        """See `ClusterDriver`. Raises RuntimeError when another driver has the folder."""
+        self._teller = Teller(reporter, self._record, self._executor, self._node)
+        await self._in_thread(self._house.open)
+        refusal = "asked for"
+        if not self._forced:
+            refusal = await self._in_thread(self._house.probe, self._launcher)
+            self.isolation = NO_ISOLATION if refusal else NAMESPACES
+        if self.isolation == NO_ISOLATION:
+            self._say.warning("local_cluster.no_isolation", reason=refusal)
+        self._local = Local(
+            store=self._house.store,
+            tools=self._house.tools,
+            path=self._path,
+            isolation=self.isolation,
+            log_limit=self._log_limit,
+            hidden=(self._house.root, self._house.store),
+        )
+        await self._recover(*await self._record.open())
+        self._admit()
+
+    async def close(self) -> None:
+        """See `ClusterDriver`."""
+        for gang in self._gangs.values():
+            gang.stop_clock()
+        going = list(self._tasks)
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        for attempt in self._attempts.values():
+            attempt.disconnect()
+        await self._record.close()
+        await self._in_thread(self._launcher.close)
+        self._executor.shutdown()
+        self._house.close()
+
+    # --- after a restart ---
+
+    async def _recover(self, placements: list[Taken], remembered: list[Remembered]) -> None:
+        tasks: dict[_Identity, TaskPlacement] = {}
+        for taken in placements:
+            placement = GroupPlacement.model_validate_json(taken.body)
+            gang = Gang(taken.number, Terms.of(placement), taken.traceparent)
+            self._gangs[taken.number] = gang
+            for task in placement.tasks:
+                tasks[placement.workflow, task.index, task.attempt] = task
+        for item in remembered:
+            attempt = self._note(item.key, tasks.get(_identity(item.key)), item.placement)
+            attempt.reported = item.reported
+            if item.ending is not None:
+                attempt.ending = Ending.decode(item.ending)
+        found = await asyncio.gather(
+            *(
+                self._in_thread(self._house.look, item, self._attempts[_identity(item.key)].room)
+                for item in remembered
+            )
+        )
+        for item, (launched, connection) in zip(remembered, found, strict=True):
+            if launched:
+                self._resume(self._attempts[_identity(item.key)], connection)
+        for gang in self._gangs.values():
+            if gang.waiting():
+                self._admission.join(gang.number, gang.need(), gang.terms.priority)
+        known = {attempt.room.path for attempt in self._attempts.values()}
+        await self._in_thread(self._house.sweep, known)
+
+    def _resume(self, attempt: Attempt, connection: socket.socket | None) -> None:
+        """Goes on with an attempt that an earlier bridge launched."""
+        gang = self._gangs.get(attempt.gang)
+        if gang is not None:
+            gang.scheduled.set()
+        attempt.task = None
+        if connection is None:
+            attempt.phase = Phase.FINISHED
+            self._spawn(self._teller.recall(attempt) if attempt.reported else self._finish(attempt))
+            return
+        attempt.phase = Phase.SCHEDULED
+        if attempt.room.started.exists():
+            attempt.phase = Phase.STARTED
+            if gang is not None:
+                gang.started()
+        self._admission.take(attempt.need)
+        attempt.holds_slots = True
+        attempt.connect(connection)
+        self._spawn(self._follow(attempt))
+
+    # --- taking ---
+
+    async def place(self, placement: GroupPlacement, traceparent: str | None) -> None:
+        """See `ClusterDriver`."""
+        fresh: dict[AttemptKey, TaskPlacement] = {}
+        again: list[AttemptKey] = []
+        for task in placement.tasks:
+            key = AttemptKey(placement.workflow, task.index, task.attempt, task.name)
+            if _identity(key) in self._attempts or _identity(key) in self._placing:
+                again.append(key)
+            else:
+                fresh[key] = task
+        if fresh:
+            need = sum((_need(task) for task in fresh.values()), Slots())
+            if words := self._admission.refusal(need, [task.name for task in fresh.values()]):
+                raise PlacementError(words)
+            await self._take(placement, traceparent, fresh)
+        # Whoever places twice may not have heard what became of the first time.
+        for key in again:
+            if durable := self._placing.get(_identity(key)):
+                await durable
+        known = [self._attempts.get(_identity(key)) for key in again]
+        await self._teller.phases([attempt for attempt in known if attempt is not None])
+
+    async def _take(
+        self,
+        placement: GroupPlacement,
+        traceparent: str | None,
+        fresh: dict[AttemptKey, TaskPlacement],
+    ) -> None:
+        keys = tuple(fresh)
+        durable = asyncio.get_running_loop().create_future()
+        for key in keys:
+            self._placing[_identity(key)] = durable
+        try:
+            body = placement.model_dump_json().encode()
+            number = await self._record.add(body, traceparent, time.time(), keys)
+            gang = Gang(number, Terms.of(placement), traceparent)
+            self._gangs[number] = gang
+            for key, task in fresh.items():
+                self._note(key, task, number)
+        finally:
+            for key in keys:
+                del self._placing[_identity(key)]
+            durable.set_result(None)
+        await self._teller.fact(Phase.ACCEPTED, keys, datetime.now(UTC))
+        if gang.waiting():  # and not all stopped meanwhile
+            self._admission.join(number, gang.need(), placement.priority)
+            self._admit()
+
+    def _note(self, key: AttemptKey, task: TaskPlacement | None, number: int | None) -> Attempt:
+        """Takes an attempt into what is known, and into its gang."""
+        need = _need(task) if task else Slots()
+        attempt = Attempt(key, self._house.room(key), task, number or 0, need)
+        self._attempts[_identity(key)] = attempt
+        if gang := self._gangs.get(attempt.gang):
+            gang.members.append(attempt)
+        return attempt
+
+    # --- starting ---
+
+    def _admit(self) -> None:
+        for number in self._admission.admit(time.monotonic()):
+            gang = self._gangs[number]
+            members = gang.waiting()
+            for member in members:
+                member.holds_slots = True
+                member.reach(Phase.SCHEDULED)
+            self._spawn(self._launch(gang, members))
+
+    async def _launch(self, gang: Gang, members: list[Attempt]) -> None:
+        keys = tuple(member.key for member in members)
+        self._record.launched(keys, self._house.boot)
+        gang.start_clock()
+        launching = [
+            self._in_thread(self._start_shims, gang, some)
+            for some in _pieces(members, _LAUNCHES_AT_ONCE)
+        ]
+        connections = [each for some in await asyncio.gather(*launching) for each in some]
+        for member, connection in zip(members, connections, strict=True):
+            member.task = None
+            if connection is not None:
+                member.connect(connection)
+            self._spawn(self._follow(member))
+        await self._teller.fact(Phase.SCHEDULED, keys, members[0].at)
+        gang.scheduled.set()
+
+    def _start_shims(self, gang: Gang, members: Sequence[Attempt]) -> list[socket.socket | None]:
+        connections: list[socket.socket | None] = []
+        for member in members:
+            assert member.task is not None
+            workflow, wait = gang.terms.workflow, gang.terms.barrier
+            try:
+                task = brief(
+                    member.room, workflow, member.task, gang.traceparent, self._local, wait=wait
+                )
+                self._house.furnish(member.room, task)
+                connections.append(self._launcher.launch(member.room.path))
+            except OSError as error:  # its end will say that no process could be started
+                self._say.error("local_cluster.launch_failed", task=member.key, error=str(error))
+                connections.append(None)
+        return connections
+
+    # --- following ---
+
+    async def _follow(self, attempt: Attempt) -> None:
+        """From the launch, or from where an earlier bridge left it, to the reported end."""
+        gang = self._gangs[attempt.gang]
+        log = self._spawn(self._teller.follow_log(attempt))
+        telling: list[asyncio.Task[None]] = []
+
+        def heard(letter: str) -> None:
+            if letter == "R":
+                gang.became_ready(attempt)
+            elif letter == "S" and attempt.phase is Phase.SCHEDULED:
+                attempt.reach(Phase.STARTED)
+                telling.append(self._spawn(self._teller.started(attempt, gang)))
+
+        while True:
+            await attempt.hear(heard)
+            # It may be that another shim, which an earlier bridge had launched, has the attempt.
+            connection = await self._in_thread(shims.connect, attempt.room)
+            if connection is None:
+                break
+            attempt.connect(connection)
+        attempt.ending = await self._in_thread(shims.read_ending, attempt.room)
+        self._leave(attempt)
+        attempt.end_log()
+        lines = await log
+        await asyncio.gather(*telling)
+        await gang.scheduled.wait()
+        await self._teller.end(attempt, lines)
+
+    def _leave(self, attempt: Attempt) -> None:
+        """Frees what an ended attempt held, and lets its gang know."""
+        if gang := self._gangs.get(attempt.gang):
+            gang.ended(attempt)
+        if attempt.holds_slots:
+            attempt.holds_slots = False
+            self._admission.release(attempt.need)
+            self._admit()
+
+    async def _finish(self, attempt: Attempt) -> None:
+        """Tells the end of an attempt of which nothing runs."""
+        if attempt.ending is None:
+            attempt.ending = await self._in_thread(shims.read_ending, attempt.room)
+        self._leave(attempt)
+        await self._teller.end(attempt, await self._teller.log(attempt))
+
+    # --- orders ---
+
+    async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
+        """See `ClusterDriver`."""
+        order = Stop(grace_seconds, cause)
+        pending: list[Awaitable[None]] = []
+        for key in keys:
+            if durable := self._placing.get(_identity(key)):
+                await durable
+            attempt = self._attempts.get(_identity(key))
+            if attempt is None:
+                # Remembered, so that a placement which this order has overtaken does not run.
+                pending.append(self._judge(self._note(key, None, None), cause))
+            elif attempt.phase is Phase.ACCEPTED:
+                pending.append(self._judge(attempt, cause))
+            elif attempt.phase is Phase.FINISHED:
+                pending.append(self._teller.phases([attempt]))
+            else:
+                attempt.order_stop(order)
+        await asyncio.gather(*pending)
+
+    async def _judge(self, attempt: Attempt, cause: str) -> None:
+        """Ends an attempt that never ran."""
+        attempt.ending = Ending(FinishReason.STOPPED, None, cause, None, time.time())
+        attempt.phase = Phase.FINISHED
+        attempt.task = None
+        if gang := self._gangs.get(attempt.gang):
+            self._admission.shrink(gang.number, gang.need())
+            self._admit()
+        await self._record.judge(attempt.key, attempt.ending.encode())
+        await self._finish(attempt)
+
+    async def settle(self, keys: Iterable[AttemptKey]) -> None:
+        """See `ClusterDriver`. Attempts that have not ended stay."""
+        ended: list[Attempt] = []
+        for key in keys:
+            attempt = self._attempts.get(_identity(key))
+            if attempt is None:
+                continue
+            if attempt.ending is None:
+                self._say.warning("local_cluster.settled_too_early", task=key)
+                continue
+            await attempt.told.wait()
+            ended.append(attempt)
+        if not ended:
+            return
+        await self._record.forget([attempt.key for attempt in ended])
+        for attempt in ended:
+            if self._attempts.pop(_identity(attempt.key), None) is None:
+                continue  # settled twice at once
+            if gang := self._gangs.get(attempt.gang):
+                gang.members.remove(attempt)
+                if not gang.members:
+                    gang.stop_clock()
+                    del self._gangs[gang.number]
+        await asyncio.gather(
+            *(
+                self._in_thread(self._house.remove, [attempt.room.path for attempt in some])
+                for some in _pieces(ended, _REMOVALS_AT_ONCE)
+            )
+        )
+
+    # --- telling again ---
+
+    async def report_all(self) -> None:
+        """See `ClusterDriver`."""
+        everything = list(self._attempts.values())
+        going = [attempt for attempt in everything if attempt.ending is None]
+        ended = [attempt for attempt in everything if attempt.ending is not None]
+        for attempt in going:
+            attempt.rewind(0)
+        await self._teller.phases(going)
+        await asyncio.gather(*(self._teller.end_again(attempt) for attempt in ended))
+
+    def known(self) -> frozenset[AttemptKey]:
+        """See `ClusterDriver`."""
+        return frozenset(attempt.key for attempt in self._attempts.values())
+
+    async def resend_log(self, key: AttemptKey, from_seq: int) -> None:
+        """See `ClusterDriver`."""
+        attempt = self._attempts.get(_identity(key))
+        if attempt is None:
+            return
+        if attempt.ending is None:
+            attempt.rewind(from_seq)
+        else:
+            await attempt.told.wait()
+            await self._teller.log(attempt, from_seq)
+
+    # --- looking ---
+
+    async def inventory(self) -> list[NodeInfo]:
+        """See `ClusterDriver`."""
+        has, taken = self._admission.capacity, self._admission.taken
+        storage = await self._in_thread(shutil.disk_usage, self._house.root)
+        return [
+            NodeInfo(
+                name=self._node,
+                cpu=has.cpus,
+                gpu=has.gpus,
+                memory=has.memory,
+                storage=storage.total,
+                used_cpu=taken.cpus,
+                used_gpu=taken.gpus,
+                used_memory=taken.memory,
+            )
+        ]
+
+    async def exec(self, key: AttemptKey, command: Sequence[str]) -> ExecStream:
+        """See `ClusterDriver`. Raises LookupError when the attempt is not running."""
+        attempt = self._attempts.get(_identity(key))
+        if attempt is None or attempt.phase is not Phase.STARTED:
+            raise LookupError(f"task {key.name} of {key.workflow} is not running")
+        connection = await self._in_thread(shims.connect, attempt.room)
+        if connection is None:
+            raise LookupError(f"task {key.name} of {key.workflow} has just ended")
+        return await LocalExec.start(connection, command)
+
+    # --- helpers ---
+
+    def _spawn(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._say.error("local_cluster.failed", exc_info=error)
+
+    async def _in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+
+
+def _identity(key: AttemptKey) -> _Identity:
+    return key.workflow, key.index, key.attempt
+
+
+def _need(task: TaskPlacement) -> Slots:
+    asked = task.resources
+    return Slots(asked.cpu or 1, asked.memory or 0, asked.gpu)
+
+
+def _pieces(members: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
+    return [members[start : start + size] for start in range(0, len(members), size)]
