@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,13 +23,13 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 def memory_of(pid: int) -> int:
     """Resident memory of a process in bytes."""
-    with open(f"/proc/{pid}/statm") as file:
+    with Path(f"/proc/{pid}/statm").open() as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds_of(pid: int) -> float:
     """Processor time that a process has used, its threads included."""
-    with open(f"/proc/{pid}/stat") as file:
+    with Path(f"/proc/{pid}/stat").open() as file:
         fields = file.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -52,3 +56,19 @@ def report(
     if peers:
         line["peers"] = dict(peers)
     print(json.dumps(line))
+
+
+@contextmanager
+def running_servers(home: Path) -> Iterator[dict[str, str]]:
+    """Start nats-server and PostgreSQL with their data below `home`; the settings to use them."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cairn_standalone.servers", str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.communicate("")

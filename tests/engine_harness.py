@@ -47,6 +47,7 @@ class Harness:
         self._judge = judge or (lambda _workflow, _task: 0)
         self._numbers = itertools.count()
         self._run = uuid.uuid4().hex[:8]
+        self._placed: set[tuple[str, str, int]] = set()
         self.started: list[tuple[str, str, int]] = []
         self.settled: set[tuple[str, int, int]] = set()
         self.stopped: list[tuple[str, str, int]] = []
@@ -117,6 +118,10 @@ class Harness:
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: self.finished.keys() >= set(names))
 
+    def runs(self, names: Sequence[str]) -> list[tuple[str, str, int]]:
+        """The attempts of these workflows that the cluster has started, each time it did."""
+        return [run for run in self.started if run[0] in set(names)]
+
     async def tasks(self, workflow: str) -> dict[str, Any]:
         """The newest attempt of each task, by name."""
         rows = await self.database.fetch(
@@ -157,7 +162,8 @@ class Harness:
         )
         for task, ref in zip(tasks, refs, strict=True):
             key = (event.workflow, task.name, task.attempt)
-            if key not in self.started:  # placed twice is placed once
+            if key not in self._placed:  # placed twice is placed once
+                self._placed.add(key)
                 self.started.append(key)
             code = self._judge(event.workflow, task)
             if code is not None:

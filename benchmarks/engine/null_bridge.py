@@ -1,9 +1,11 @@
 """A cluster that answers at once: every attempt is accepted, started and finished on arrival.
 
-It runs as a process of its own, as a bridge does. It remembers nothing, which is right for a
-cluster on which nothing happens.
+For throughput it runs as a process of its own, as a bridge does:
 
     python benchmarks/engine/null_bridge.py nats://127.0.0.1:4222
+
+For latency it runs within the benchmark, which reads the times that it notes. It remembers
+nothing of its attempts, which is right for a cluster on which nothing happens.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import asyncio
 import itertools
 import secrets
 import sys
+import time
 from collections import deque
+from datetime import UTC, datetime
 
 import orjson
 import uvloop
@@ -21,76 +25,96 @@ from cairn_common.events import Envelope, event_headers, partition_of
 from cairn_common.events.subjects import PLACEMENTS, cluster_inbox
 from cairn_common.messaging import Inbox, Message, Publisher, connect_bus, ensure_streams
 
-_PREFIX = secrets.token_hex(6)
-_NUMBERS = itertools.count()
 
+class NullBridge:
+    """Answers the placements of cluster `local`.
 
-def answer(message: Message, now: str) -> list[Envelope]:
-    """The facts that follow from one placement: started, and finished with exit code 0."""
-    placement = orjson.loads(message.data)["placement"]
-    workflow = placement["workflow"]
-    refs = [
-        {"index": t["index"], "name": t["name"], "attempt": t.get("attempt", 0)}
-        for t in placement["tasks"]
-    ]
-    base = {"workflow": workflow, "cluster": "local", "at": now}
-    bodies = {
-        "task.accepted": {**base, "attempts": refs},
-        "task.started": {**base, "attempts": refs, "node": "null"},
-        "task.finished": {
-            **base,
-            "outcomes": [{**ref, "exit_code": 0, "reason": "exited"} for ref in refs],
-        },
-    }
-    token = f"{partition_of(workflow)}.{workflow}"
-    return [
-        Envelope(
-            f"{kind}.{token}",
-            event_headers(
-                kind, about=workflow, source="/null", event_id=f"{_PREFIX}-{next(_NUMBERS)}"
-            ),
+    `latencies` are the seconds from a task's end, as it is sent, to the arrival of the next
+    placement of the same workflow, which for a chain is its successor's. While `mute` is set
+    nothing is answered.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._prefix = secrets.token_hex(6)
+        self._numbers = itertools.count()
+        self._arrived: deque[tuple[Message, float]] = deque()
+        self._wake = asyncio.Event()
+        self._ended: dict[str, float] = {}
+        self.latencies: list[float] = []
+        self.mute = False
+
+    async def __aenter__(self) -> NullBridge:
+        self._bus = await connect_bus(self._url, "null-bridge")
+        await ensure_streams(self._bus.jetstream)
+        self._publisher = Publisher(self._bus, max_in_flight=4096)
+        await self._publisher.start()
+        self._inbox = Inbox(
+            self._bus, PLACEMENTS, "bridge-local", cluster_inbox("local"), self._deliver
+        )
+        await self._inbox.start()
+        self._task = asyncio.create_task(self._serve())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._inbox.close()
+        await self._publisher.close()
+        await self._bus.broker.stop()
+
+    async def wait(self) -> None:
+        """Returns only if the bridge fails."""
+        await self._task
+
+    def _deliver(self, message: Message) -> None:
+        self._arrived.append((message, time.perf_counter()))
+        self._wake.set()
+
+    async def _serve(self) -> None:
+        while True:
+            self._wake.clear()
+            if not self._arrived:
+                await self._wake.wait()
+            batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
+            facts: list[Envelope] = []
+            for message, at in batch:
+                if not self.mute and message.subject.startswith("task.ready."):
+                    facts += self._answer(message, at)
+            await self._publisher.publish(facts)
+            await self._inbox.ack(batch[-1][0], len(batch))
+
+    def _answer(self, message: Message, arrived: float) -> list[Envelope]:
+        placement = orjson.loads(message.data)["placement"]
+        workflow = placement["workflow"]
+        refs = [
+            {"index": task["index"], "name": task["name"], "attempt": task["attempt"]}
+            for task in placement["tasks"]
+        ]
+        common = {"workflow": workflow, "cluster": "local", "at": datetime.now(UTC)}
+        outcomes = [{**ref, "exit_code": 0, "reason": "exited"} for ref in refs]
+        if (ended := self._ended.get(workflow)) is not None:
+            self.latencies.append(arrived - ended)
+        self._ended[workflow] = time.perf_counter()
+        return [
+            self._envelope("task.accepted", workflow, {**common, "attempts": refs}),
+            self._envelope("task.started", workflow, {**common, "attempts": refs, "node": "null"}),
+            self._envelope("task.finished", workflow, {**common, "outcomes": outcomes}),
+        ]
+
+    def _envelope(self, kind: str, workflow: str, body: object) -> Envelope:
+        identity = f"{self._prefix}-{next(self._numbers)}"
+        return Envelope(
+            f"{kind}.{partition_of(workflow)}.{workflow}",
+            event_headers(kind, about=workflow, source="/null", event_id=identity),
             orjson.dumps(body),
         )
-        for kind, body in bodies.items()
-    ]
 
 
 async def serve(url: str) -> None:
     """Answer placements until killed."""
-    bus = await connect_bus(url, "null-bridge")
-    await ensure_streams(bus.jetstream)
-    publisher = Publisher(bus, max_in_flight=4096)
-    await publisher.start()
-    arrived: deque[Message] = deque()
-    wake = asyncio.Event()
-
-    def deliver(message: Message) -> None:
-        arrived.append(message)
-        wake.set()
-
-    inbox = Inbox(bus, PLACEMENTS, "bridge-local", cluster_inbox("local"), deliver)
-    await inbox.start()
-    print("ready", flush=True)
-    while True:
-        wake.clear()
-        if not arrived:
-            await wake.wait()
-        batch = [arrived.popleft() for _ in range(len(arrived))]
-        now = _now()
-        facts = [
-            envelope
-            for message in batch
-            if message.subject.startswith("task.ready.")
-            for envelope in answer(message, now)
-        ]
-        await publisher.publish(facts)
-        await inbox.ack(batch[-1], len(batch))
-
-
-def _now() -> str:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).isoformat()
+    async with NullBridge(url) as bridge:
+        await bridge.wait()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class EngineSettings(ServiceSettings):
     database_connections: int = Field(default=8, ge=2)
     offer_interval: float = Policy().offer_interval
     start_timeout: float = Policy().start_timeout
+    lead_linger: float = Policy().lead_linger
     stop_grace: float = Policy().stop_grace
     drain_patience: float = Policy().drain_patience
     backoff_base: float = Policy().backoff_base
@@ -33,6 +34,7 @@ class EngineSettings(ServiceSettings):
         return Policy(
             offer_interval=self.offer_interval,
             start_timeout=self.start_timeout,
+            lead_linger=self.lead_linger,
             stop_grace=self.stop_grace,
             drain_patience=self.drain_patience,
             backoff_base=self.backoff_base,

@@ -43,7 +43,8 @@ async def connect_bus(url: str, name: str, routers: Sequence[NatsRouter] = ()) -
         log.warning("nats error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
-        log.warning("nats disconnected")
+        if not client.is_closed:  # closing is no accident
+            log.warning("nats disconnected")
 
     async def on_reconnect() -> None:
         log.info("nats reconnected")

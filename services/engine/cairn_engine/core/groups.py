@@ -29,6 +29,8 @@ _SEVERITY = (
 """Of several ends of tasks, the first in this order is the group's."""
 
 _ON_A_NODE = frozenset({TaskStatus.INITIALIZING, TaskStatus.RUNNING})
+_NOT_IN_CLUSTER = frozenset({TaskStatus.WAITING, TaskStatus.PROCESSING})
+_OPEN = frozenset(status for status in TaskStatus if not status.final)
 
 
 def wake(context: Context, workflow: Workflow, group: Group) -> None:
@@ -109,7 +111,8 @@ def end(
 
     Attempts that are not on a node end at once. Those that are on one end when their cluster
     says so, which is when their outputs are safe and their ports free, or when the cluster has
-    said nothing for too long.
+    said nothing for too long. A lead that completes leaves the others a moment to end by
+    themselves, as the reference does by its slowness and its users' files rely on.
     """
     if group.status.final or group.verdict is not None:
         return
@@ -118,22 +121,42 @@ def end(
     if group.message is None:
         group.message = message
     _clear_clocks(group)
-    stopped: list[Task] = []
-    for task in context.ledger.open_tasks_of(group):
-        if task.status is not TaskStatus.WAITING:
-            stopped.append(task)
-        if force or task.status not in _ON_A_NODE:
-            task.message = group.message
-            tasks.end_task(context, workflow, group, task, verdict, context.now, None)
-    grace = 0.0 if force else context.policy.stop_grace
-    _stop(context, stopped, message, grace)
     context.ledger.touch_group(group)
+    if verdict is TaskStatus.COMPLETED:
+        _end_tasks(context, workflow, group, verdict, _NOT_IN_CLUSTER)
+        group.linger_until = context.now + timedelta(seconds=context.policy.lead_linger)
+    else:
+        _stop_open_tasks(context, workflow, group, verdict, force=force)
     if group.open == 0:
         close(context, workflow, group)
-    else:
-        group.drain_deadline = context.now + timedelta(
-            seconds=grace + context.policy.drain_patience
-        )
+
+
+def _stop_open_tasks(
+    context: Context, workflow: Workflow, group: Group, verdict: TaskStatus, *, force: bool
+) -> None:
+    grace = 0.0 if force else context.policy.stop_grace
+    running = [task for task in context.ledger.open_tasks_of(group) if task.status in _ON_A_NODE]
+    _end_tasks(context, workflow, group, verdict, _OPEN if force else _OPEN - _ON_A_NODE)
+    _stop(context, running, group.message or "stopped", grace)
+    group.drain_deadline = context.now + timedelta(seconds=grace + context.policy.drain_patience)
+
+
+def _end_tasks(
+    context: Context,
+    workflow: Workflow,
+    group: Group,
+    verdict: TaskStatus,
+    statuses: frozenset[TaskStatus],
+) -> None:
+    """End the open tasks that have one of these statuses, here and wherever they may be."""
+    queued: list[Task] = []
+    for task in context.ledger.open_tasks_of(group):
+        if task.status in statuses:
+            if task.status is not TaskStatus.WAITING and task.status not in _ON_A_NODE:
+                queued.append(task)
+            task.message = group.message
+            tasks.end_task(context, workflow, group, task, verdict, context.now, None)
+    _stop(context, queued, group.message or "stopped", 0.0)
 
 
 def restart(context: Context, workflow: Workflow, group: Group, message: str) -> None:
@@ -202,7 +225,15 @@ def due(context: Context, workflow: Workflow, group: Group) -> None:
     now = context.now
     if group.status.final:
         return
-    if group.drain_deadline is not None and group.drain_deadline <= now:
+    if group.linger_until is not None and group.linger_until <= now:
+        group.linger_until = None
+        context.ledger.touch_group(group)
+        _stop_open_tasks(
+            context, workflow, group, group.verdict or TaskStatus.COMPLETED, force=False
+        )
+        if group.open == 0:
+            close(context, workflow, group)
+    elif group.drain_deadline is not None and group.drain_deadline <= now:
         _drain(context, workflow, group)
     elif group.exec_deadline is not None and group.exec_deadline <= now:
         limit = timedelta(seconds=group.exec_timeout or 0)
@@ -277,6 +308,8 @@ def close(context: Context, workflow: Workflow, group: Group) -> None:
         (status for status in _SEVERITY if group.tally.get(status)), TaskStatus.COMPLETED
     )
     group.ended_at = context.now
+    if group.status is TaskStatus.COMPLETED:
+        group.message = None
     _clear_clocks(group)
     context.ledger.touch_group(group)
     if group.active:
@@ -312,4 +345,4 @@ def deactivate(context: Context, workflow: Workflow, group: Group) -> None:
 
 def _clear_clocks(group: Group) -> None:
     group.offer_at = group.queue_deadline = group.start_deadline = None
-    group.exec_deadline = group.retry_at = group.drain_deadline = None
+    group.exec_deadline = group.retry_at = group.drain_deadline = group.linger_until = None

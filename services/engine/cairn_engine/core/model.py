@@ -81,6 +81,7 @@ class Group:
     exec_deadline: datetime | None = None
     retry_at: datetime | None = None
     drain_deadline: datetime | None = None
+    linger_until: datetime | None = None
 
     @property
     def due_at(self) -> datetime | None:
@@ -92,6 +93,7 @@ class Group:
             self.exec_deadline,
             self.retry_at,
             self.drain_deadline,
+            self.linger_until,
         )
         return min((clock for clock in clocks if clock is not None), default=None)
 

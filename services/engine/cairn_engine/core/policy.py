@@ -14,6 +14,7 @@ class Policy:
     offer_interval: float = 10.0  # until an unanswered placement is offered again
     offer_interval_max: float = 300.0
     start_timeout: float = 1800.0  # in INITIALIZING
+    lead_linger: float = 5.0  # for the others to end by themselves once the lead has completed
     stop_grace: float = 10.0  # between SIGTERM and SIGKILL
     drain_patience: float = 60.0  # for a cluster to confirm a stop, beyond the grace
     backoff_base: float = 1.0

@@ -27,7 +27,8 @@ GROUP_COLUMNS: Final = (
     "workflow, index, name, uuid, status, unmet, downstream, first_task, size, open, lead, "
     "ignore_nonlead, exec_timeout, queue_timeout, active, restarting, offered, offers, tally, "
     "verdict, message, processing_at, scheduling_at, initializing_at, started_at, ended_at, "
-    "offer_at, queue_deadline, start_deadline, exec_deadline, retry_at, drain_deadline"
+    "offer_at, queue_deadline, start_deadline, exec_deadline, retry_at, drain_deadline, "
+    "linger_until"
 )
 TASK_COLUMNS: Final = (
     "workflow, index, attempt, group_index, name, uuid, lead, status, exit_actions, exit_code, "
@@ -100,16 +101,17 @@ UPDATE engine.task_group AS g SET
     started_at = n.started_at, ended_at = n.ended_at, offer_at = n.offer_at,
     queue_deadline = n.queue_deadline, start_deadline = n.start_deadline,
     exec_deadline = n.exec_deadline, retry_at = n.retry_at, drain_deadline = n.drain_deadline,
-    due_at = n.due_at
+    linger_until = n.linger_until, due_at = n.due_at
 FROM unnest(
     $1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::bool[], $7::bool[], $8::int[],
     $9::int[], $10::jsonb[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[],
     $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[],
     $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::timestamptz[],
-    $23::timestamptz[], $24::timestamptz[]
+    $23::timestamptz[], $24::timestamptz[], $25::timestamptz[]
 ) AS n (workflow, index, status, unmet, open, active, restarting, offered, offers, tally,
         verdict, message, processing_at, scheduling_at, initializing_at, started_at, ended_at,
-        offer_at, queue_deadline, start_deadline, exec_deadline, retry_at, drain_deadline, due_at)
+        offer_at, queue_deadline, start_deadline, exec_deadline, retry_at, drain_deadline,
+        linger_until, due_at)
 WHERE g.workflow = n.workflow AND g.index = n.index
 """
 

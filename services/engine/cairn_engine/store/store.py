@@ -273,7 +273,7 @@ class Transaction:
                  g.offered, g.offers, g.tally, g.verdict and g.verdict.value, g.message,
                  g.processing_at, g.scheduling_at, g.initializing_at, g.started_at, g.ended_at,
                  g.offer_at, g.queue_deadline, g.start_deadline, g.exec_deadline, g.retry_at,
-                 g.drain_deadline, g.due_at)
+                 g.drain_deadline, g.linger_until, g.due_at)
                 for g in (ledger.groups[key] for key in sorted(ledger.changed_groups))
             )  # fmt: skip
             await self._connection.execute(sql.SAVE_GROUPS, *rows)

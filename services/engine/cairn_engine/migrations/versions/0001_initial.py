@@ -82,6 +82,7 @@ STATEMENTS = (
         exec_deadline timestamptz,
         retry_at timestamptz,
         drain_deadline timestamptz,
+        linger_until timestamptz,
         due_at timestamptz,
         PRIMARY KEY (workflow, index)
     ) WITH (fillfactor = 60)
