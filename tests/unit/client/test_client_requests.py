@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import URL, FakeCairn, group, task
 
 from cairn_client import (
     ApiError,
@@ -17,6 +16,7 @@ from cairn_client import (
     VersionMismatch,
     __version__,
 )
+from unit.client.fake_cairn import URL, FakeCairn, group, task
 
 
 def test_version_is_that_of_the_package() -> None:

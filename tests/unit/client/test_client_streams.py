@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import httpx
 import pytest
-from conftest import FakeCairn, group, snapshot, task
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cairn_client import ApiError, Client, ConnectionFailed, VersionMismatch, streams
+from unit.client.fake_cairn import FakeCairn, group, snapshot, task
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
 def test_lines_do_not_depend_on_how_bytes_arrive(data: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(cut for cut in cuts if cut <= len(data)), len(data)]
-    chunks = [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    chunks = [data[a:b] for a, b in pairwise(places)]
     whole = data.split(b"\n")
     assert list(streams.lines(chunks)) == (whole if whole[-1] else whole[:-1])
 

@@ -1,0 +1,230 @@
+"""Workflows of every kind, from the file to the result."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from e2e.conftest import CAIRN, System, tasks_file
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+TUTORIALS = ROOT.parent / "shared" / "osmo" / "workflows" / "tutorials"
+
+RUNNABLE = {
+    "combination_workflow_complex": ["APPLE", "3\tcherry", "✓ Results combined!"],
+    "combination_workflow_simple": [
+        "✓ Validation passed!",
+        "sample_10,value_10",
+        "10 /osmo/data/input/0/data/training_data.csv",
+        "✓ Model B complete!",
+    ],
+    "group_tasks": ["Processor 1: Complete", "Processor 2: Complete", "Processor 3: Complete"],
+    "group_tasks_communication": ["Received from server: hello", "Server: Complete"],
+    "hello_world": ["Hello from OSMO!"],
+    "parallel_tasks": ["Hello from task-a", "Hello from task-b", "Hello from task-c"],
+    "resources_basic": ["Using default resources"],
+    "serial_workflow": ["[task2] a line: Data from task 1", "[task3] a line: Data from task 2"],
+    "template_hello_world": ["Hello from OSMO!"],
+    "token_example": ["Running experiment: my-experiment", "Workflow ID: my-experiment-"],
+}
+REFUSED = {
+    "data_download": "s3://",
+    "data_upload": "s3://",
+    "data_filter": "storage_url",
+    "resources_multiple": "gpu",
+    "resources_platforms": "Platform ovx-l40 does not exist in pool default!",
+    "robot_simulation": "gpu",
+}
+
+
+@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
+@pytest.mark.timeout(400)
+def test_every_tutorial_that_can_run_gives_the_right_results(system: System) -> None:
+    assert RUNNABLE.keys() | REFUSED.keys() == {file.stem for file in TUTORIALS.glob("*.yaml")}
+    names = {stem: system.submit_file(TUTORIALS / f"{stem}.yaml") for stem in RUNNABLE}
+    for stem, name in names.items():
+        log = system.logs(name)
+        for line in RUNNABLE[stem]:
+            assert line in log, f"{stem}:\n{log}"
+        assert system.status(name) == "COMPLETED", stem
+
+
+@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
+@pytest.mark.parametrize("stem", sorted(REFUSED))
+def test_what_cannot_run_here_is_refused_by_name(system: System, stem: str) -> None:
+    error = system.cairn("workflow", "submit", str(TUTORIALS / f"{stem}.yaml"), code=1)
+    assert REFUSED[stem] in error
+    assert re.search(rf"{stem}\.yaml:\d+:\d+", error), error
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_our_own_examples_end_as_they_say(system: System, file: Path) -> None:
+    name = system.submit_file(file)
+    expected = "FAILED" if file.stem == "failing" else "COMPLETED"
+    assert system.finish(name) == expected, system.story(name)
+
+
+def test_a_failing_task_blocks_exactly_its_downstream(system: System) -> None:
+    name = system.submit(
+        tasks_file(
+            "partial",
+            ["a::exit 3", "b: a: true", "c: b: true", "d::echo fine", "e: d: echo also fine"],
+        )
+    )
+    assert system.finish(name) == "FAILED"
+    tasks = system.tasks(name)
+    assert {n: t["status"] for n, t in tasks.items()} == {
+        "a": "FAILED",
+        "b": "FAILED_UPSTREAM",
+        "c": "FAILED_UPSTREAM",
+        "d": "COMPLETED",
+        "e": "COMPLETED",
+    }
+    assert tasks["a"]["exit_code"] == 3
+    assert tasks["b"]["exit_code"] == 3000
+
+
+def test_following_a_failure_exits_with_its_result(system: System) -> None:
+    file = system.home / "fail.yaml"
+    file.write_text(tasks_file("fails", ["a::echo last words; exit 9"]))
+    output = system.cairn("workflow", "submit", str(file), "--follow", code=1)
+    assert "FAILED" in output
+    assert "last words" in output
+
+
+def test_cancel_kills_the_whole_process_tree(system: System) -> None:
+    mark = f"sleep 31{time.time_ns() % 10**6}"
+    name = system.submit(
+        tasks_file("endless", [f"a::echo up; setsid {mark} & {mark}", "b: a: true"])
+    )
+    system.wait(name, lambda status: status == "RUNNING")
+    log = subprocess.Popen(
+        [CAIRN, "workflow", "logs", name],
+        env=system.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert log.stdout is not None
+    assert "up" in log.stdout.readline()
+    system.cairn("workflow", "cancel", name, "--message", "enough")
+    assert system.finish(name) == "FAILED_CANCELED"
+    log.communicate(timeout=30)  # the live log ends with the workflow
+    assert {t["status"] for t in system.tasks(name).values()} == {"FAILED_CANCELED"}
+    left = subprocess.run(["pgrep", "-f", mark], capture_output=True, check=False)
+    assert left.returncode == 1, left.stdout
+
+
+def test_two_tasks_that_inject_the_same_path_do_not_meet(system: System) -> None:
+    task = """
+  - name: {0}
+    image: ubuntu:24.04
+    command: [sh, /tmp/run.sh]
+    files:
+    - path: /tmp/run.sh
+      contents: "echo {0} > /tmp/mine; sleep 0.5; echo $(cat /tmp/mine) $(cat /etc/{0}.conf)"
+    - path: /etc/{0}.conf
+      contents: "configured {0}"
+"""
+    body = "workflow:\n  name: meet\n  tasks:" + task.format("one") + task.format("two")
+    name = system.submit(body)
+    log = system.logs(name)
+    assert "[one] one configured one" in log
+    assert "[two] two configured two" in log
+    assert not Path("/etc/one.conf").exists()
+
+
+def test_exit_codes_and_signals_are_reported_as_a_shell_does(system: System) -> None:
+    name = system.submit(
+        tasks_file(
+            "ends",
+            ["killed::kill -9 $$", "missing::no-such-program-here", "twelve::exit 12"],
+        ).replace("$$", "$$$$")  # as in Kubernetes, $$ is a dollar sign
+    )
+    assert system.finish(name) == "FAILED"
+    codes = {n: t["exit_code"] for n, t in system.tasks(name).items()}
+    assert codes == {"killed": 137, "missing": 127, "twelve": 12}
+
+
+def test_timeouts_end_a_group(system: System) -> None:
+    text = tasks_file("slow", ["a::sleep 300"])
+    name = system.submit(text.replace("  tasks:", "  timeout: {exec_timeout: 1s}\n  tasks:", 1))
+    assert system.finish(name) == "FAILED_EXEC_TIMEOUT"
+
+
+def test_a_rescheduled_task_gets_a_new_attempt(system: System) -> None:
+    text = tasks_file("again", ['a::test "$CAIRN_ATTEMPT" = 1 || exit 11'])
+    name = system.submit(text + "\n    exitActions: {RESCHEDULE: '11'}\n")
+    assert system.finish(name) == "COMPLETED"
+    assert system.tasks(name)["a"]["retry_id"] == 1
+
+
+def test_five_hundred_ready_tasks_do_not_start_at_once(system: System) -> None:
+    tasks = [f"t{i}::true" for i in range(500)]
+    name = system.submit(tasks_file("crowd", tasks))
+    most = 0
+    while True:
+        workflow = system.json("workflow", "query", name)
+        statuses = [t["status"] for g in workflow["groups"] for t in g["tasks"]]
+        most = max(most, statuses.count("RUNNING") + statuses.count("INITIALIZING"))
+        if workflow["status"] not in {"PENDING", "RUNNING", "WAITING"}:
+            break
+    assert workflow["status"] == "COMPLETED"
+    assert set(statuses) == {"COMPLETED"}
+    assert most < 64
+
+
+def test_a_hundred_submissions_of_one_name_get_a_hundred_ids(system: System) -> None:
+    url = system.json("status")["url"]
+    body = json.dumps({"file": tasks_file("same", ["a::true"])}).encode()
+
+    def post(_: int) -> str:
+        request = urllib.request.Request(
+            f"{url}/api/pool/default/workflow",
+            data=body,
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return str(json.load(answer)["name"])
+
+    with ThreadPoolExecutor(50) as pool:
+        names = list(pool.map(post, range(100)))
+    assert len(set(names)) == 100
+    for name in names:
+        assert system.finish(name) == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Content-Type": "text/plain"}],
+    ids=lambda headers: next(iter(headers)),
+)
+def test_no_web_page_of_another_origin_can_submit(system: System, headers: dict[str, str]) -> None:
+    url = system.json("status")["url"]
+    request = urllib.request.Request(
+        f"{url}/api/pool/default/workflow",
+        data=json.dumps({"file": tasks_file("evil", ["a::true"])}).encode(),
+        headers={"Content-Type": "application/json", **headers},
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    refused.value.close()
+    assert 400 <= refused.value.code < 500
+
+
+def test_events_tell_the_life_of_a_workflow(system: System) -> None:
+    name = system.submit(tasks_file("life", ["a::true"]))
+    system.finish(name)
+    events = system.cairn("workflow", "events", name)
+    for word in ("PROCESSING", "SCHEDULING", "RUNNING", "COMPLETED"):
+        assert word in events
+    assert name in system.cairn("workflow", "list", "--name", "life")
+    assert "command:" in system.cairn("workflow", "spec", name)
