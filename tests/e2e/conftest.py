@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 CAIRN = Path(sys.executable).parent / "cairn"
+UNREACHABLE = 10
+DEGRADED = 1
 
 
 class System:
@@ -28,9 +30,9 @@ class System:
             "NO_COLOR": "1",
         }
 
-    def cairn(self, *arguments: str, code: int = 0, timeout: float = 90) -> str:
-        """Run a command, check its exit code, return what it printed."""
-        result = subprocess.run(
+    def run(self, *arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
             [CAIRN, *arguments],
             env=self.environment,
             capture_output=True,
@@ -38,6 +40,10 @@ class System:
             timeout=timeout,
             check=False,
         )
+
+    def cairn(self, *arguments: str, code: int = 0, timeout: float = 90) -> str:
+        """Run a command, check its exit code, return what it printed."""
+        result = self.run(*arguments, timeout=timeout)
         assert result.returncode == code, f"{arguments}\n{result.stdout}\n{result.stderr}"
         return result.stdout if code == 0 else result.stdout + result.stderr
 
@@ -64,8 +70,12 @@ class System:
         return self.cairn("workflow", "logs", name, *arguments, timeout=timeout)
 
     def status(self, name: str) -> str:
-        """The workflow's status."""
-        status = self.json("workflow", "query", name)["status"]
+        """The workflow's status; UNREACHABLE while parts that were killed are away."""
+        result = self.run("workflow", "query", name, "--format-type", "json")
+        if result.returncode == UNREACHABLE:
+            return "UNREACHABLE"
+        assert result.returncode == 0, result.stderr
+        status = json.loads(result.stdout)["status"]
         assert isinstance(status, str)
         return status
 
@@ -98,7 +108,9 @@ class System:
 
     def parts(self) -> dict[str, dict[str, Any]]:
         """The processes of the system, by name."""
-        return {part["name"]: part for part in self.json("status")["parts"]}
+        answer = self.run("status", "--format-type", "json")
+        assert answer.returncode in {0, DEGRADED}, answer.stderr
+        return {part["name"]: part for part in json.loads(answer.stdout)["parts"]}
 
     def kill(self, *names: str) -> None:
         """kill -9 of parts; returns once others have taken their places."""

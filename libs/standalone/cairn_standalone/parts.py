@@ -100,6 +100,7 @@ class Nats(Part):
                 raise OSError(f"port {self._around.memory.nats_port} on 127.0.0.1 is in use")
             self._around.replace_ports(nats_port=choose_port(0))
         home, memory = self._around.home, self._around.memory
+        home.nats.mkdir(mode=0o700, exist_ok=True)  # somebody may have wiped it to get room
         configuration = home.run / "nats.conf"
         nats.write_configuration(
             configuration,
