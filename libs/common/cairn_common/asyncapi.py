@@ -1,4 +1,4 @@
-"""The catalogue of events as an AsyncAPI 3 document: `python -m cairn_common.asyncapi`.
+"""The catalogue of events as an AsyncAPI 3 document: `python -m cairn_common.asyncapi` prints it.
 
 FastStream generates one too, but its channels have no parameters and its messages no headers,
 which are what a subscriber has to know: what the tokens of a subject mean, and where a
@@ -10,10 +10,10 @@ Source: AsyncAPI 3.0.0; CloudEvents 1.0.2 with the NATS protocol binding.
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from typing import Any, Final
 
+import yaml
 from pydantic.json_schema import models_json_schema
 
 from cairn_common.events import CATALOGUE, PARTITIONS, Event, TaskLog
@@ -28,7 +28,6 @@ _PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "partition": {
         "description": f"CRC-32 of the workflow's id modulo {PARTITIONS}: the engine's unit of "
         "work. Subscribe with * for all.",
-        "enum": [str(number) for number in range(PARTITIONS)],
     },
     "workflow": {"description": "The workflow's id.", "examples": ["hello-1"]},
     "cluster": {"description": "The cluster's name.", "examples": ["local"]},
@@ -73,6 +72,7 @@ def asyncapi_document() -> dict[str, Any]:
         },
         "components": {
             "messages": {model.__name__: _message(model) for model in CATALOGUE.values()},
+            "parameters": _PARAMETERS,
             "messageTraits": {"cloudEvent": {"headers": _headers()}},
             "schemas": schemas["$defs"],
         },
@@ -87,7 +87,7 @@ def _channel(model: type[Event]) -> dict[str, Any]:
         "title": model.type,
         "description": f"{_description(model)}\n\nKept in the stream {stream.name} "
         f"for up to {stream.max_age_seconds // 3600} hours.",
-        "parameters": {name: _PARAMETERS[name] for name in names},
+        "parameters": {name: {"$ref": f"#/components/parameters/{name}"} for name in names},
         "messages": {model.__name__: {"$ref": f"#/components/messages/{model.__name__}"}},
         "x-jetstream": {"stream": stream.name, "filter": f"{model.type}{'.*' * len(names)}"},
     }
@@ -152,5 +152,4 @@ def _summary(model: type[Event]) -> str:
 
 
 if __name__ == "__main__":
-    json.dump(asyncapi_document(), sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    yaml.safe_dump(asyncapi_document(), sys.stdout, sort_keys=False, allow_unicode=True, width=100)

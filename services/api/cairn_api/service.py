@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 from cairn_api.core.guard import is_loopback
 from cairn_api.core.inventory import Inventory
@@ -26,7 +25,7 @@ from cairn_api.handlers.outgoing import Outgoing, Sweep
 from cairn_api.handlers.watching import Watches
 from cairn_api.settings import ApiSettings
 from cairn_api.store import Reader, Writer, open_engine
-from cairn_common.messaging import Publisher, connect_bus, ensure_streams
+from cairn_common.messaging import Bus, Publisher, connect_bus, ensure_streams
 from cairn_common.persistence import connect_database, migrate
 from cairn_common.spec import SpecLoader
 
@@ -62,19 +61,18 @@ class ApiService:
         async with AsyncExitStack() as stack:
             listener = stack.enter_context(_listen(settings.api_host, settings.api_port))
             self.port = listener.getsockname()[1]
-            # Waits for a database that is still starting, which the migration does not.
-            probe = await connect_database(settings.database_url, size=1)
-            await probe.close()
-            await migrate(settings.database_url, "api", MIGRATIONS)
+            loader = SpecLoader(workers=settings.spec_workers)
+            async with asyncio.TaskGroup() as starting:
+                # The loader's processes take as long to start as all the rest: side by side.
+                starting.create_task(stack.enter_async_context(loader))
+                starting.create_task(self._prepare_database())
+                connecting = starting.create_task(self._connect_bus(stack))
+            bus = connecting.result()
             engine = open_engine(settings.database_url, settings.database_connections)
             stack.push_async_callback(engine.dispose)
-            bus = await connect_bus(settings.nats_url, "api")
-            stack.push_async_callback(bus.broker.stop)
-            await ensure_streams(bus.jetstream)
             publisher = Publisher(bus)
             await publisher.start()
             stack.push_async_callback(publisher.close)
-            loader = await stack.enter_async_context(SpecLoader(workers=settings.spec_workers))
             reader = Reader(engine)
             writer = Writer(engine, timedelta(seconds=settings.handover_seconds))
             outgoing = Outgoing(publisher)
@@ -106,12 +104,25 @@ class ApiService:
             await bus.broker.start()
             app = make_app(context)
             if settings.otlp_endpoint:
-                FastAPIInstrumentor.instrument_app(app)
+                _trace(app)
             async with asyncio.TaskGroup() as group:
                 work = [group.create_task(outgoing.run()), group.create_task(sweep.run())]
                 await self._serve(app, listener, context)
                 for task in work:
                     task.cancel()
+
+    async def _prepare_database(self) -> None:
+        url = self._settings.database_url
+        # Waits for a database that is still starting, which the migration does not.
+        probe = await connect_database(url, size=1)
+        await probe.close()
+        await migrate(url, "api", MIGRATIONS)
+
+    async def _connect_bus(self, stack: AsyncExitStack) -> Bus:
+        bus = await connect_bus(self._settings.nats_url, "api")
+        stack.push_async_callback(bus.broker.stop)
+        await ensure_streams(bus.jetstream)
+        return bus
 
     async def _serve(self, app: FastAPI, listener: socket.socket, context: Context) -> None:
         """Serve until canceled, then let the followers go and answer what is being answered."""
@@ -138,6 +149,16 @@ class ApiService:
             await context.watches.close()
             server.should_exit = True
             await serving
+
+
+def _trace(app: FastAPI) -> None:
+    """A span a request, but none for each piece of a stream."""
+    # Loading it takes a while, which who does not trace is spared.
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+    FastAPIInstrumentor.instrument_app(
+        app, excluded_urls="/health,/api/ready", exclude_spans=["receive", "send"]
+    )
 
 
 @contextlib.contextmanager

@@ -37,7 +37,9 @@ class ApiSettings(ServiceSettings):
     allowed_hosts: list[str] = Field(
         default=[], description="Names in the Host header besides those of this machine itself."
     )
-    home: Path = Field(default=Path("~/.cairn"))
+    home: Path = Field(
+        default=Path("~/.cairn"), description="The system's folder; nothing of it is used here yet."
+    )
     local_user: str = Field(
         default_factory=_local_user, description="Who a request without x-osmo-user comes from."
     )

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from cairn_common.asyncapi import asyncapi_document
-from integration.api.conftest import fresh, serving, spec
+from integration.api.harness import Cluster, fresh, serving, spec
 from servers import Servers
 
 
@@ -45,9 +45,7 @@ async def test_no_web_page_of_another_origin_gets_in(api: httpx.AsyncClient) -> 
     assert preflight.status_code == 403
     cross = await api.get("/api/version", headers={"sec-fetch-site": "cross-site"})
     assert cross.status_code == 403
-    same = await api.post(
-        url, json=body, headers={"origin": own, "sec-fetch-site": "same-origin"}
-    )
+    same = await api.post(url, json=body, headers={"origin": own, "sec-fetch-site": "same-origin"})
     assert same.status_code == 200
 
 
@@ -110,3 +108,11 @@ async def test_the_documents(api: httpx.AsyncClient) -> None:
 async def test_user_names_are_names(api: httpx.AsyncClient) -> None:
     answer = await api.get("/api/workflow", headers={"x-osmo-user": "a b"})
     assert answer.status_code == 400
+
+
+async def test_with_tracing_the_api_is_the_same(servers: Servers, cluster: Cluster) -> None:
+    async with serving(servers, otlp_endpoint="http://127.0.0.1:9/v1/traces") as api:
+        answer = await api.post("/api/pool/default/workflow", json={"file": spec(fresh())})
+        assert answer.status_code == 200
+        evil = await api.get("/api/version", headers={"host": "evil.example"})
+        assert evil.status_code == 421

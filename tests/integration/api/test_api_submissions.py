@@ -14,7 +14,7 @@ from cairn_common.events import NodeInfo
 from cairn_common.events.subjects import FACTS
 from cairn_common.messaging import connect_bus
 from cairn_common.spec import WorkflowSpec
-from integration.api.conftest import (
+from integration.api.harness import (
     GI,
     Cluster,
     engine_running,
@@ -150,7 +150,9 @@ async def test_dry_run_and_validation_store_nothing(
     api: httpx.AsyncClient, cluster: Cluster
 ) -> None:
     name = fresh()
-    text = spec(name).replace("hello", "'{{ word }}', '{{output}}'") + "default-values: {word: hi}\n"
+    text = (
+        spec(name).replace("hello", "'{{ word }}', '{{output}}'") + "default-values: {word: hi}\n"
+    )
     dry = await api.post(
         "/api/pool/default/workflow",
         params={"dry_run": True},
@@ -235,3 +237,24 @@ async def test_a_submission_survives_a_bus_that_forgets_it(
                     pass
         finally:
             await connection.close()
+
+
+async def test_a_cancel_survives_a_bus_that_forgets_it(servers: Servers, cluster: Cluster) -> None:
+    name = fresh()
+    cluster.codes[name, "only"] = None
+    async with serving(servers, handover_seconds=0.5) as api:
+        async with engine_running(servers):
+            workflow = await submit(api, spec(name))
+            async with asyncio.timeout(20):
+                while (await api.get(f"/api/workflow/{workflow}")).json()["status"] != "RUNNING":
+                    pass
+        canceled = await api.post(f"/api/workflow/{workflow}/cancel", params={"force": True})
+        assert canceled.status_code == 200
+        bus = await connect_bus(servers.nats_url, "test")
+        try:
+            await bus.jetstream.purge_stream(FACTS.name)
+        finally:
+            await bus.broker.stop()
+        async with engine_running(servers):
+            await cluster.harness.wait([workflow])
+    assert cluster.harness.finished[workflow].status == "FAILED_CANCELED"

@@ -17,7 +17,8 @@ from cairn_api.core.pools import (
     ResourceUsage,
 )
 from cairn_common.events import ClusterHeartbeat, ClusterResources, NodeInfo
-from cairn_common.spec import Feature, NodeCapacity
+from cairn_common.spec.capacity import NodeCapacity
+from cairn_common.spec.features import Feature
 
 DEFAULT_PLATFORM = "default"
 _MISSED_BEATS = 3.5

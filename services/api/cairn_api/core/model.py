@@ -34,12 +34,10 @@ class Workflow:
     ended_at: datetime | None = None
     exec_timeout: float | None = None
     queue_timeout: float | None = None
-    groups_total: int | None = None
     tasks_total: int | None = None
     tasks_completed: int | None = None
     tasks_failed: int | None = None
     cancel_by: str | None = None
-    cancel_message: str | None = None
     cause: str | None = None
 
     @property

@@ -11,17 +11,11 @@ from cairn_api.core.inventory import capacities, features_of
 from cairn_api.core.labels import merge_labels
 from cairn_api.core.model import Request
 from cairn_common.events import NodeInfo
-from cairn_common.spec import (
-    ErrorCode,
-    ExitAction,
-    LoadedWorkflow,
-    Problem,
-    SpecError,
-    WorkflowSpec,
-    check_capacity,
-    requested,
-    unsupported,
-)
+from cairn_common.spec.capacity import check_capacity, requested
+from cairn_common.spec.features import unsupported
+from cairn_common.spec.load import LoadedWorkflow
+from cairn_common.spec.models import ExitAction, WorkflowSpec
+from cairn_common.spec.problems import ErrorCode, Problem, SpecError
 
 NO_INVENTORY = "The pool's cluster has not said yet what it has; whether this fits was not checked."
 

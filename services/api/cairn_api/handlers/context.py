@@ -33,7 +33,10 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{
 
 @dataclass(slots=True)
 class Streams:
-    """Counts the streams that are open, which have a bound."""
+    """Counts the streams that are open.
+
+    They have a bound, which requests that arrive in one moment may pass by a few.
+    """
 
     most: int
     open: int = 0

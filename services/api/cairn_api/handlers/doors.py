@@ -15,6 +15,7 @@ from cairn_api.core.errors import ApiError
 from cairn_api.core.guard import content_is_json, host_is_allowed, origin_is_allowed
 from cairn_api.core.versions import greet
 
+_MOST_DISCARDED = 64 << 20
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -65,6 +66,7 @@ class Doors:
             if message["type"] == "http.response.start":
                 if size > self._most_bytes:
                     refused = True
+                    await self._read_off(receive)
                     await refusal(self._too_large())(scope, receive, send)
                     return
                 added = MutableHeaders(scope=message)
@@ -75,6 +77,15 @@ class Doors:
                 await send(message)
 
         await self._app(scope, bounded, answer)
+
+    async def _read_off(self, receive: Receive) -> None:
+        """Take in some more of what is too large: who is still sending does not hear a refusal."""
+        left = _MOST_DISCARDED
+        while left > 0:
+            message = await receive()
+            left -= max(1, len(message.get("body", b"")))
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         hosts = headers.getlist("host")

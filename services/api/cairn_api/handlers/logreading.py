@@ -96,6 +96,7 @@ class LogFollower:
         workflow = request.workflow
         subject = f"{partition_of(workflow)}.{workflow}"
         wake = asyncio.Event()
+        wake.set()  # for what came after the first page was read and before we listened
         clock = asyncio.get_running_loop().time
         over_at: float | None = None
         async with self._listening.to(

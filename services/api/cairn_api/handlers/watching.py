@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 _LOOK_AGAIN = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _RETRY_SECONDS = 1.0
-_REST = 4.0
+_REST = 2.0
 """After reading for a second, rest for this many: a huge workflow must not keep us busy."""
 
 
@@ -44,12 +44,15 @@ class Watch:
         self._debounce = debounce
         self._idle = idle
         self._wake = asyncio.Event()
+        self._finished = asyncio.Event()
         self._fact = False
         self._changed = asyncio.Condition()
 
     def heard(self, subject: str) -> None:
         """Something has happened."""
         self._fact |= subject.startswith("task.")
+        if subject.startswith("workflow.finished."):
+            self._finished.set()
         self._wake.set()
 
     async def newer(self, version: int, seconds: float) -> bool:
@@ -86,12 +89,11 @@ class Watch:
             cost = clock() - began
             if self.ended:
                 return
-            try:
-                async with asyncio.timeout(max(pause, _REST * cost)):
-                    await self._wake.wait()
-                await asyncio.sleep(max(self._debounce, _REST * cost))
-            except TimeoutError:
-                continue
+            rest = _REST * cost
+            if await _within(self._wake, max(pause, rest)):
+                # What comes close together is told as one, but for the end nobody waits.
+                await _within(self._finished, max(self._debounce, rest))
+                self._finished.clear()
 
     async def _look(self) -> None:
         snapshot = await self._reader.snapshot(self.workflow)
@@ -104,6 +106,16 @@ class Watch:
             if snapshot is not None:
                 self.story.follow(snapshot)
             self._changed.notify_all()
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event is set within that time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 class Watches:

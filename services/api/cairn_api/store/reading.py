@@ -48,12 +48,10 @@ _WORKFLOW: tuple[Any, ...] = (
     col(WorkflowView.ended_at),
     col(WorkflowView.exec_timeout),
     col(WorkflowView.queue_timeout),
-    col(WorkflowView.groups_total),
     col(WorkflowView.tasks_total),
     col(WorkflowView.tasks_completed),
     col(WorkflowView.tasks_failed),
     col(WorkflowView.cancel_by),
-    col(WorkflowView.cancel_message),
     col(WorkflowView.cause),
 )
 """In the order of the fields of `Workflow`."""
