@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PACKAGES := libs/common libs/client libs/runtime libs/standalone \
 	services/api services/engine services/scheduler-bridge services/log-relay
-SOURCES := libs services tests benchmarks
+SOURCES := libs services tests benchmarks examples
 SEEDS ?= 100000
 PYTEST_ARGS ?=
 
@@ -40,7 +40,7 @@ down: setup ## Stop it
 	@$(BIN)/cairn down
 
 test: lint ## Check style, types and walls, then run all tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 test-unit: setup ## The fast tests only
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)

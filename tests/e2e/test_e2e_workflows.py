@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 import urllib.error
@@ -17,53 +16,6 @@ from e2e.conftest import CAIRN, System, tasks_file
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-TUTORIALS = ROOT.parent / "shared" / "osmo" / "workflows" / "tutorials"
-
-RUNNABLE = {
-    "combination_workflow_complex": ["APPLE", "3\tcherry", "✓ Results combined!"],
-    "combination_workflow_simple": [
-        "✓ Validation passed!",
-        "sample_10,value_10",
-        "10 /osmo/data/input/0/data/training_data.csv",
-        "✓ Model B complete!",
-    ],
-    "group_tasks": ["Processor 1: Complete", "Processor 2: Complete", "Processor 3: Complete"],
-    "group_tasks_communication": ["Received from server: hello", "Server: Complete"],
-    "hello_world": ["Hello from OSMO!"],
-    "parallel_tasks": ["Hello from task-a", "Hello from task-b", "Hello from task-c"],
-    "resources_basic": ["Using default resources"],
-    "serial_workflow": ["[task2] a line: Data from task 1", "[task3] a line: Data from task 2"],
-    "template_hello_world": ["Hello from OSMO!"],
-    "token_example": ["Running experiment: my-experiment", "Workflow ID: my-experiment-"],
-}
-REFUSED = {
-    "data_download": "s3://",
-    "data_upload": "s3://",
-    "data_filter": "storage_url",
-    "resources_multiple": "gpu",
-    "resources_platforms": "Platform ovx-l40 does not exist in pool default!",
-    "robot_simulation": "gpu",
-}
-
-
-@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
-@pytest.mark.timeout(400)
-def test_every_tutorial_that_can_run_gives_the_right_results(system: System) -> None:
-    assert RUNNABLE.keys() | REFUSED.keys() == {file.stem for file in TUTORIALS.glob("*.yaml")}
-    names = {stem: system.submit_file(TUTORIALS / f"{stem}.yaml") for stem in RUNNABLE}
-    for stem, name in names.items():
-        log = system.logs(name)
-        for line in RUNNABLE[stem]:
-            assert line in log, f"{stem}:\n{log}"
-        assert system.status(name) == "COMPLETED", stem
-
-
-@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
-@pytest.mark.parametrize("stem", sorted(REFUSED))
-def test_what_cannot_run_here_is_refused_by_name(system: System, stem: str) -> None:
-    error = system.cairn("workflow", "submit", str(TUTORIALS / f"{stem}.yaml"), code=1)
-    assert REFUSED[stem] in error
-    assert re.search(rf"{stem}\.yaml:\d+:\d+", error), error
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
@@ -198,8 +150,13 @@ def test_a_hundred_submissions_of_one_name_get_a_hundred_ids(system: System) -> 
     with ThreadPoolExecutor(50) as pool:
         names = list(pool.map(post, range(100)))
     assert len(set(names)) == 100
-    for name in names:
-        assert system.finish(name) == "COMPLETED"
+    deadline = time.monotonic() + 90
+    while True:
+        listed = system.json("workflow", "list", "--name", "same", "--limit", "200")["workflows"]
+        assert {workflow["name"] for workflow in listed} == set(names)
+        if {workflow["status"] for workflow in listed} == {"COMPLETED"}:
+            return
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize(

@@ -183,8 +183,6 @@ class Client:
                 error_code=error.code.value,
                 problems=[replace(problem, in_rendered=templated) for problem in found],
             ) from error
-        if is_templated(inlined):
-            inlined = _literal(inlined)
         given: dict[str, Any] = {}
         if templated:
             given = {"set_variables": [], "set_string_variables": []}
@@ -444,14 +442,6 @@ class Client:
         answer = self._server.json("GET", "/api/tag")
         tags = answer.get("tags", ()) if isinstance(answer, dict) else ()
         return tuple(str(tag) for tag in tags)
-
-
-def _literal(text: str) -> str:
-    """A text that the server's templates leave as it is: a local file may look like one.
-
-    `{%` can only stand in the contents of a local file, a double-quoted scalar of YAML.
-    """
-    return "{% raw %}" + text.replace("{%", "\\u007b%") + "{% endraw %}"
 
 
 def _pairs(values: Mapping[str, object] | None) -> Sequence[str]:

@@ -186,3 +186,13 @@ def test_substituting_nothing_changes_nothing(parts):
     text = "".join(parts)
     assert substitute(text, lambda _: None) == text
     assert all(text[t.start : t.end] == t.text for t in find_tokens(text))
+
+
+def test_a_file_that_is_rendered_already_is_taken_as_it_stands() -> None:
+    text = (
+        "workflow:\n  name: w\n  tasks:\n"
+        "  - {name: t, image: x, command: [sh, /run.sh],"
+        " files: [{path: /run.sh, contents: 'echo {{ x }} {% y %}'}]}\n"
+    )
+    spec = load_workflow(text, templates=False).spec
+    assert spec.all_groups[0].tasks[0].files[0].contents == "echo {{ x }} {% y %}"

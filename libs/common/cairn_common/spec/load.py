@@ -59,8 +59,9 @@ def load_workflow(
     set_string_variables: Sequence[str] = (),
     env_vars: Sequence[str] = (),
     limits: Limits | None = None,
+    templates: bool = True,
 ) -> LoadedWorkflow:
-    """Read, render and check a workflow file.
+    """Read, render and check a workflow file; with `templates=False` it is rendered already.
 
     `set_variables` and `set_string_variables` are `name=value` for templates (see
     `templating.render`), `env_vars` are `NAME=value` for the environment of every task. Raises
@@ -71,7 +72,13 @@ def load_workflow(
     _check_size(text, file, limits)
     with _uncollected(len(text)):
         return _load(
-            text, file, set_variables, set_string_variables, environment=environment, limits=limits
+            text,
+            file,
+            set_variables,
+            set_string_variables,
+            environment=environment,
+            limits=limits,
+            templates=templates,
         )
 
 
@@ -99,6 +106,7 @@ def _load(
     *,
     environment: Mapping[str, str],
     limits: Limits,
+    templates: bool,
 ) -> LoadedWorkflow:
     rendered = render(
         text,
@@ -106,6 +114,7 @@ def _load(
         set_variables=set_variables,
         set_string_variables=set_string_variables,
         limits=limits,
+        templates=templates,
     )
     try:
         return _load_rendered(text, rendered, file, environment, limits)

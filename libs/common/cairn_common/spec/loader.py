@@ -98,6 +98,7 @@ class SpecLoader:
         set_string_variables: Sequence[str] = (),
         env_vars: Sequence[str] = (),
         limits: Limits | None = None,
+        templates: bool = True,
     ) -> LoadedWorkflow:
         """As `load_workflow`, in a worker process. Raises SpecError, also for time and memory.
 
@@ -117,6 +118,7 @@ class SpecLoader:
             "set_string_variables": list(set_string_variables),
             "env_vars": list(env_vars),
             "limits": limits.to_wire(),
+            "templates": templates,
             "memory_bytes": self._memory + len(text) * _MEMORY_PER_BYTE,
             "seconds": seconds + 1.0,
         }

@@ -72,13 +72,16 @@ def render(
     set_variables: Sequence[str] = (),
     set_string_variables: Sequence[str] = (),
     limits: Limits | None = None,
+    templates: bool = True,
 ) -> Rendered:
-    """Fill in the templates of a file.
+    """Fill in the templates of a file; with `templates=False` it is taken as it stands.
 
     `set_variables` are `name=value` with numbers recognised, `set_string_variables` stay text; both
     win over `default-values`, the latter over the former. Raises SpecError.
     """
     limits = limits or Limits()
+    if not templates:  # filled in already: what looks like a template now is somebody's text
+        return Rendered(text, False, {}, ())
     templated = is_templated(text)
     body, section = _cut_defaults(text, file) if templated else (text, "")
     defaults = _read_defaults(section, file, limits)

@@ -60,6 +60,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             set_string_variables=request["set_string_variables"],
             env_vars=request["env_vars"],
             limits=Limits(**request["limits"]),
+            templates=request["templates"],
         )
         spec = loaded.spec.model_dump_json(by_alias=True, exclude_defaults=True)
         rendered = None if loaded.rendered == loaded.template else loaded.rendered

@@ -161,6 +161,8 @@ async def _load(context: Context, given: TemplateSpec, environment: list[str]) -
         set_string_variables=given.set_string_variables,
         env_vars=environment,
         limits=context.limits,
+        # Beside an expanded file the client sends the original, which is kept for showing.
+        templates=given.uploaded_templated_spec is None,
     )
 
 

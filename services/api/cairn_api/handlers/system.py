@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from nats.errors import Error as NatsError
 
 from cairn_api.core.pools import VersionAnswer
@@ -27,6 +28,12 @@ async def get_version() -> VersionAnswer:
     """The version of the contract that this API keeps; `hash` names the software."""
     major, minor, revision = map(str, CONTRACT)
     return VersionAnswer(major=major, minor=minor, revision=revision, hash=f"cairn-{own_version()}")
+
+
+@router.get("/workflows/{name}", include_in_schema=False)
+async def overview(name: str) -> RedirectResponse:
+    """Where `overview` links lead until there is a web page: to the facts themselves."""
+    return RedirectResponse(f"/api/workflow/{quote(name)}")
 
 
 @router.get("/health")
