@@ -1,0 +1,153 @@
+"""Inbox and publisher against a real nats-server: bursts, and what is taken away under them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cairn_common.events import Envelope
+from cairn_common.events.subjects import Stream
+from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher, connect_bus
+from cairn_common.messaging.streams import ensure_stream, ensure_streams
+from servers import Servers
+
+STREAM = Stream("TEST", ("test.>",), "for tests")
+
+
+@pytest.fixture
+async def bus(servers: Servers) -> AsyncIterator[Bus]:
+    connected = await connect_bus(servers.nats_url, "test")
+    await ensure_stream(connected.jetstream, STREAM)
+    yield connected
+    await connected.jetstream.delete_stream(STREAM.name)
+    await connected.broker.stop()
+
+
+@pytest.fixture
+async def publisher(bus: Bus) -> AsyncIterator[Publisher]:
+    publisher = Publisher(bus, max_in_flight=64, answer_seconds=1.0)
+    await publisher.start()
+    yield publisher
+    await publisher.close()
+
+
+class Reader:
+    """An inbox whose messages are acknowledged as they come."""
+
+    def __init__(self, bus: Bus, durable: str, window: int = 100) -> None:
+        self.got: list[bytes] = []
+        self.restored = asyncio.Event()
+        self._arrived: asyncio.Queue[Message] = asyncio.Queue()
+        self.inbox = Inbox(
+            bus,
+            STREAM,
+            durable,
+            "test.>",
+            self._arrived.put_nowait,
+            window=window,
+            ack_seconds=2.0,
+            on_restored=self.restored.set,
+        )
+
+    async def __aenter__(self) -> Reader:
+        await self.inbox.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.inbox.close()
+
+    async def read(self, count: int) -> list[bytes]:
+        async with asyncio.timeout(30):
+            for _ in range(count):
+                message = await self._arrived.get()
+                self.got.append(message.data)
+                await self.inbox.ack(message, 1)
+        return self.got
+
+
+def envelopes(count: int, start: int = 0) -> list[Envelope]:
+    return [
+        Envelope("test.x", {"Nats-Msg-Id": f"{i}"}, str(i).encode())
+        for i in range(start, start + count)
+    ]
+
+
+async def test_a_burst_larger_than_every_window_arrives_once_and_in_order(
+    bus: Bus, publisher: Publisher
+) -> None:
+    async with Reader(bus, "burst", window=100) as reader:
+        sent = envelopes(3000)
+        await asyncio.gather(publisher.publish(sent[:1500]), publisher.publish(sent[1500:]))
+        await publisher.publish(sent[:10])  # the same ids again: dropped by JetStream
+        assert await reader.read(3000) == [e.body for e in sent]
+
+
+async def test_what_is_not_acknowledged_comes_again_to_the_next_reader(
+    bus: Bus, publisher: Publisher
+) -> None:
+    await publisher.publish(envelopes(20))
+    async with Reader(bus, "again") as reader:
+        await reader.read(5)
+    async with Reader(bus, "again") as reader:
+        assert (await reader.read(15))[-1] == b"19"
+
+
+async def test_a_durable_that_is_deleted_is_noticed_and_restored(
+    bus: Bus, publisher: Publisher
+) -> None:
+    async with Reader(bus, "gone") as reader:
+        await publisher.publish(envelopes(3))
+        await reader.read(3)
+        await bus.jetstream.delete_consumer(STREAM.name, "gone")
+        async with asyncio.timeout(20):
+            await reader.restored.wait()
+        await publisher.publish(envelopes(3, start=3))
+        await reader.read(6)  # all again, since the durable knew how far it was
+        assert sorted(set(reader.got)) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_a_stream_that_is_deleted_is_made_anew_by_whoever_needs_it(
+    servers: Servers, bus: Bus, publisher: Publisher
+) -> None:
+    async with Reader(bus, "emptied") as reader:
+        await bus.jetstream.delete_stream(STREAM.name)
+        async with asyncio.timeout(20):
+            await reader.restored.wait()
+        await publisher.publish(envelopes(3))
+        assert await reader.read(3) == [b"0", b"1", b"2"]
+
+
+async def test_the_publisher_restores_the_streams_of_the_catalogue(
+    bus: Bus, publisher: Publisher
+) -> None:
+    await ensure_streams(bus.jetstream)
+    await bus.jetstream.delete_stream("CAIRN_CLUSTERS")
+    async with asyncio.timeout(20):
+        await publisher.publish([Envelope("cluster.heartbeat.x", {}, b"{}")])
+    assert (await bus.jetstream.stream_info("CAIRN_CLUSTERS")).state.messages == 1
+
+
+async def test_what_nats_cannot_take_is_an_error_and_not_an_endless_loop(
+    bus: Bus, publisher: Publisher
+) -> None:
+    huge = Envelope("test.x", {}, b"x" * (bus.client.max_payload + 1))
+    with pytest.raises(ValueError, match="too large"):
+        await publisher.publish([huge])
+    await publisher.publish(envelopes(1))
+
+
+async def test_dead_letters_keep_the_reason_and_a_bounded_body(
+    bus: Bus, publisher: Publisher
+) -> None:
+    await ensure_streams(bus.jetstream)
+    dead = await bus.client.subscribe("dead.tests.>")
+    message = Message("test.bad", {"ce-id": "7"}, b"y" * 100_000, "$JS.ACK.a.b.1.5.6.7.8", None)  # type: ignore[arg-type]
+    await DeadLetters(publisher, "tests").send(message, "no\nsense")
+    letter = await dead.next_msg(timeout=5)
+    assert letter.subject == "dead.tests.test.bad"
+    assert letter.headers["cairn-reason"] == "no sense"
+    assert letter.headers["ce-id"] == "7"
+    assert letter.headers["cairn-size"] == "100000"
+    assert len(letter.data) == 64 * 1024
