@@ -80,7 +80,7 @@ class ClusterEvent(Event):
 
 
 class WorkflowSubmitted(WorkflowEvent):
-    """A validated workflow waits to be run; its body is read from the view `api.view_submission`."""
+    """A validated workflow waits to be run; its body is in the view `api.view_submission`."""
 
     type: ClassVar[str] = "workflow.submitted"
 
