@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi schema lock clean
+.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi settings schema lock clean
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PACKAGES := libs/common libs/client libs/runtime libs/standalone \
 	services/api services/engine services/scheduler-bridge services/log-relay
-SOURCES := libs services tests benchmarks examples
+SOURCES := libs services tests benchmarks examples deploy
 SEEDS ?= 100000
 PYTEST_ARGS ?=
 
@@ -63,6 +63,9 @@ simulate: setup ## Tell many simulated stories of the engine's core: make simula
 
 asyncapi: setup ## Write docs/asyncapi.yaml from the event catalogue
 	$(BIN)/python -m cairn_common.asyncapi > docs/asyncapi.yaml
+
+settings: setup ## Write docs/settings.md from the services' settings models
+	$(BIN)/python deploy/settings_reference.py > docs/settings.md
 
 schema: setup ## Write docs/workflow.schema.json from the workflow language's models
 	$(BIN)/python -m cairn_common.spec.schema

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -34,8 +35,8 @@ class EngineService:
         """Work until canceled; gives its partitions back at the end."""
         settings = self._settings
         owner = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
-        await migrate(settings.database_url, "engine", MIGRATIONS)
         database = await connect_database(settings.database_url, size=settings.database_connections)
+        await migrate(settings.database_url, "engine", MIGRATIONS)
         store = Store(database, owner)
         leases = Leases(database, owner, settings.lease_seconds)
         bus = await connect_bus(settings.nats_url, "engine", [requests_router(store)])
@@ -63,7 +64,8 @@ class EngineService:
                     group.create_task(lane.run())
                 group.create_task(self._hold(leases))
         finally:
-            await leases.leave()
+            with contextlib.suppress(*TRANSIENT):  # the database may have gone first
+                await leases.leave()
             await publisher.close()
             await bus.broker.stop()
             await database.close()

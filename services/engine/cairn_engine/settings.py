@@ -20,14 +20,36 @@ class EngineSettings(ServiceSettings):
     lease_seconds: float = Field(
         default=6.0, gt=0, description="After how long a dead engine's partitions are taken over."
     )
-    database_connections: int = Field(default=8, ge=2)
-    offer_interval: float = Policy().offer_interval
-    start_timeout: float = Policy().start_timeout
-    lead_linger: float = Policy().lead_linger
-    stop_grace: float = Policy().stop_grace
-    drain_patience: float = Policy().drain_patience
-    backoff_base: float = Policy().backoff_base
-    backoff_max: float = Policy().backoff_max
+    database_connections: int = Field(
+        default=8, ge=2, description="The most connections to PostgreSQL at a time."
+    )
+    offer_interval: float = Field(
+        default=Policy().offer_interval,
+        gt=0,
+        description="Until a placement that no cluster accepted is offered again.",
+    )
+    start_timeout: float = Field(
+        default=Policy().start_timeout, gt=0, description="The longest time in INITIALIZING."
+    )
+    lead_linger: float = Field(
+        default=Policy().lead_linger,
+        ge=0,
+        description="For the others of a group to end by themselves once its lead has.",
+    )
+    stop_grace: float = Field(
+        default=Policy().stop_grace, ge=0, description="Between SIGTERM and SIGKILL."
+    )
+    drain_patience: float = Field(
+        default=Policy().drain_patience,
+        ge=0,
+        description="For a cluster to confirm a stop, beyond the grace.",
+    )
+    backoff_base: float = Field(
+        default=Policy().backoff_base, gt=0, description="The first back-off of a retry."
+    )
+    backoff_max: float = Field(
+        default=Policy().backoff_max, gt=0, description="The longest back-off of a retry."
+    )
 
     def policy(self) -> Policy:
         """The numbers that the core decides by."""

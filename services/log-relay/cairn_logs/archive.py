@@ -11,26 +11,31 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
 from cairn_common.events import LogLine, TaskLog
+from cairn_common.events.subjects import token
 from cairn_common.requests import LogReadRequest, LogRecord
 from cairn_logs.core import Assembly, Taken
 
 _MAX_OPEN = 512
 _PAGE_BYTES = 512 * 1024
 _PAGE_LINES = 2000
+"""With the one line that may exceed it, an answer stays below a megabyte."""
+_SCAN_BYTES = 16 << 20  # looked through for one page
+_BLOCK = 64 * 1024
 _END = b'{"end":true}\n'
 
 
 @dataclass(slots=True)
 class _File:
     handle: BinaryIO
-    assembly: Assembly = field(default_factory=Assembly)
+    assembly: Assembly
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Archive:
             mark = {"whole": True, "task": event.task, "i": event.index, "a": event.attempt}
             chunks.append(orjson.dumps(mark) + b"\n")
         if chunks:
+            if file.ended:  # late lines: the mark is what a reader looks for at the end
+                chunks.append(_END)
             file.handle.write(b"".join(chunks))
             file.handle.flush()
         return taken
@@ -80,49 +87,23 @@ class Archive:
 
     def end(self, workflow: str) -> None:
         """Mark that the workflow has ended: whoever follows its log may stop."""
-        path = self._path(workflow)
-        if path.exists() and _is_complete(path):
-            return
         file = self._file(workflow)
-        file.handle.write(_END)
-        file.handle.flush()
+        if not file.ended:
+            file.handle.write(_END)
+            file.handle.flush()
+            file.ended = True
 
     def read(self, request: LogReadRequest) -> Page:
         """A page of a workflow's log; see `LogReadRequest`."""
-        path = self._path(request.workflow)
         try:
-            file = path.open("rb")
-        except FileNotFoundError:
+            file = self._path(token(request.workflow)).open("rb")
+        except (FileNotFoundError, ValueError):  # a name that no workflow can have
             return Page([], 0, complete=False)
         with file:
+            cursor = request.cursor
             if request.last_n_lines is not None:
-                return self._tail(file, request, request.last_n_lines)
-            file.seek(request.cursor)
-            records: list[LogRecord] = []
-            cursor, complete = request.cursor, False
-            for body, end in _bodies(file, request.cursor):
-                cursor = end
-                if body.get("end"):
-                    complete = True
-                    break
-                if (record := _record(body, request)) is not None:
-                    records.append(record)
-                if len(records) >= _PAGE_LINES or end - request.cursor >= _PAGE_BYTES:
-                    break
-            return Page(records, cursor, complete)
-
-    def _tail(self, file: BinaryIO, request: LogReadRequest, lines: int) -> Page:
-        kept: OrderedDict[int, LogRecord] = OrderedDict()
-        cursor, complete = 0, False
-        for body, end in _bodies(file, 0):
-            cursor = end
-            if body.get("end"):
-                complete = True
-            elif (record := _record(body, request)) is not None and lines:
-                kept[end] = record
-                if len(kept) > lines:
-                    kept.popitem(last=False)
-        return Page(list(kept.values()), cursor, complete)
+                cursor = _start_of_last(file, request, request.last_n_lines)
+            return _page(file, cursor, request)
 
     def _path(self, workflow: str) -> Path:
         return self._root / f"{workflow}.jsonl"
@@ -134,11 +115,13 @@ class Archive:
             return file
         path = self._path(workflow)
         assembly = Assembly()
+        ended = False
         if path.exists():
             _repair(path)
             with path.open("rb") as old:
                 assembly.restore(_marks(old))
-        file = _File(path.open("ab"), assembly)
+                ended = _ends_at(old, old.seek(0, os.SEEK_END))
+        file = _File(path.open("ab"), assembly, ended)
         self._open[workflow] = file
         if len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)[1].handle.close()
@@ -200,11 +183,62 @@ def _marks(file: BinaryIO) -> Iterator[tuple[tuple[int, int], int, bool]]:
             yield (body["i"], body["a"]), 0, True
 
 
-def _is_complete(path: Path) -> bool:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - len(_END)))
-        return file.read() == _END
+def _ends_at(file: BinaryIO, offset: int) -> bool:
+    """Whether the workflow's end is marked before this offset, and nothing follows it."""
+    file.seek(max(0, offset - len(_END)))
+    return file.read(len(_END) + 1) == _END
+
+
+def _page(file: BinaryIO, cursor: int, request: LogReadRequest) -> Page:
+    """What the reader wants of what lies behind the cursor, as much as one answer carries."""
+    file.seek(cursor)
+    records: list[LogRecord] = []
+    size = 0
+    limit = cursor + _SCAN_BYTES
+    for body, end in _bodies(file, cursor):
+        record = _record(body, request)
+        if record is not None:
+            size += end - cursor
+            if records and size > _PAGE_BYTES:
+                break
+            records.append(record)
+        cursor = end
+        if len(records) >= _PAGE_LINES or cursor >= limit:
+            break
+    return Page(records, cursor, complete=_ends_at(file, cursor))
+
+
+def _start_of_last(file: BinaryIO, request: LogReadRequest, lines: int) -> int:
+    """Where the last lines begin that the reader wants."""
+    start = 0
+    wanted = lines
+    for raw, offset in _backwards(file):
+        if wanted <= 0:
+            return offset + len(raw) if lines <= 0 else start
+        if _record(orjson.loads(raw), request) is not None:
+            start, wanted = offset, wanted - 1
+    return start if wanted <= 0 else 0
+
+
+def _backwards(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Whole lines with the offset of each, the last one first; a torn last line is left."""
+    start = file.seek(0, os.SEEK_END)
+    behind = b""
+    torn = True
+    while start:
+        block = min(start, _BLOCK)
+        start -= block
+        file.seek(start)
+        data = file.read(block) + behind
+        if torn:
+            data = data[: data.rfind(b"\n") + 1]
+            torn = not data
+        cut = data.find(b"\n") + 1 if start else 0
+        behind = data[:cut]
+        offset = start + len(data)
+        for line in reversed(data[cut:].splitlines(keepends=True)):
+            offset -= len(line)
+            yield line, offset
 
 
 def _repair(path: Path) -> None:

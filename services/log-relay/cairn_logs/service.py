@@ -32,12 +32,11 @@ class LogRelayService:
             self._settings.nats_url, "log-relay", [reading_router(archive, followers)]
         )
         publisher = Publisher(bus)
-        ingest = IngestHandler(
-            bus, archive, publisher, DeadLetters(publisher, "log-relay"), followers
-        )
-        end = EndHandler(bus, archive, ingest, followers)
+        dead_letters = DeadLetters(publisher, "log-relay")
+        ingest = IngestHandler(bus, archive, publisher, dead_letters, followers)
+        end = EndHandler(bus, archive, ingest, dead_letters, followers)
         inboxes = [
-            Inbox(bus, LOGS, DURABLE, "task.log.>", ingest.deliver),
+            Inbox(bus, LOGS, DURABLE, "task.log.>", ingest.deliver, on_restored=ingest.restart),
             Inbox(bus, WORKFLOWS, "log-relay-ends", "workflow.finished.>", end.deliver),
         ]
         try:
@@ -46,6 +45,7 @@ class LogRelayService:
             async with asyncio.TaskGroup() as group:
                 for inbox in inboxes:
                     await inbox.start()
+                await ingest.locate()
                 group.create_task(ingest.run())
                 group.create_task(end.run())
                 await bus.broker.start()

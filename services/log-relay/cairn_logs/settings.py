@@ -12,7 +12,7 @@ from cairn_common.settings import ServiceSettings
 class LogRelaySettings(ServiceSettings):
     """Where logs are kept."""
 
-    home: Path = Field(default=Path("~/.cairn"))
+    home: Path = Field(default=Path("~/.cairn"), description="Where the log files are kept below.")
     log_dir: Path | None = Field(
         default=None, description="The folder of log files; <home>/logs if unset."
     )

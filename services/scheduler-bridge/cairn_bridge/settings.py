@@ -39,8 +39,12 @@ class BridgeSettings(ServiceSettings):
     lifeline_fd: int | None = Field(
         default=None, description="A pipe's read end; at its end of file all tasks are killed."
     )
-    heartbeat_seconds: float = Field(default=5.0, gt=0)
-    inventory_seconds: float = Field(default=30.0, gt=0)
+    heartbeat_seconds: float = Field(
+        default=5.0, gt=0, description="How often the bridge says that it is alive."
+    )
+    inventory_seconds: float = Field(
+        default=30.0, gt=0, description="How often it says what the cluster has."
+    )
     unsettled_seconds: float = Field(
         default=20.0, gt=0, description="After how long an unsettled end is reported again."
     )

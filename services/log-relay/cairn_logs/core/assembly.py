@@ -40,18 +40,26 @@ class Assembly:
 
         Args:
             attempt: whose lines they are.
-            lines: numbered upwards without a gap among themselves.
-            final: whether the last of them is the attempt's last line.
+            lines: in order.
+            final: whether the last of them is the attempt's last line; whoever sends it sends
+                that line along, so that a loss before it is seen.
         """
         expected = self.next_seq.get(attempt, 0)
-        new = [line for line in lines if line.seq >= expected]
-        if new and new[0].seq > expected:
-            return Taken((), whole=False, missing=expected)
+        new: list[LogLine] = []
+        missing: int | None = None
+        for line in lines:
+            if line.seq > expected:
+                missing = expected
+                break
+            if line.seq == expected:
+                new.append(line)
+                expected += 1
         if new:
-            self.next_seq[attempt] = expected = new[-1].seq + 1
-        if final:
+            self.next_seq[attempt] = expected
+        whole = final and missing is None
+        if whole:
             self.whole.add(attempt)
-        return Taken(new, whole=final, missing=None)
+        return Taken(new, whole, missing)
 
     def restore(self, attempts: Iterable[tuple[AttemptId, int, bool]]) -> None:
         """Go on where an archive file stopped: attempt, its next number, whether it is whole."""
