@@ -94,6 +94,19 @@ async def test_what_is_not_acknowledged_comes_again_to_the_next_reader(
         assert (await reader.read(15))[-1] == b"19"
 
 
+async def test_what_a_dead_reader_had_in_hand_comes_at_once_and_in_order(
+    bus: Bus, publisher: Publisher
+) -> None:
+    await publisher.publish(envelopes(20))
+    dead = Reader(bus, "dead")
+    await dead.inbox.start()
+    await dead.read(5)  # and the rest is in its hands
+    await dead.inbox.close()
+    await publisher.publish(envelopes(5, start=20))
+    async with Reader(bus, "dead") as reader:
+        assert await reader.read(20) == [str(i).encode() for i in range(5, 25)]
+
+
 async def test_a_durable_that_is_deleted_is_noticed_and_restored(
     bus: Bus, publisher: Publisher
 ) -> None:

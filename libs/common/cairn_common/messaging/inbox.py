@@ -102,7 +102,7 @@ class Inbox:
         self._subscription = await self._bus.client.subscribe(
             self._reply, cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
         )
-        await self._ensure()
+        await self._ensure(rewind=True)
         self._touch()
         await self._ask()
         self._watch = asyncio.create_task(self._keep_alive(), name=f"inbox {self._durable}")
@@ -202,26 +202,41 @@ class Inbox:
                 if self._on_restored is not None:
                     self._on_restored()
 
-    async def _ensure(self) -> bool:
-        """Create or update stream and durable; True if the durable was not there."""
+    async def _ensure(self, *, rewind: bool = False) -> bool:
+        """Create or update stream and durable; True if the durable was not there.
+
+        With `rewind`, what a reader before this one had in hand comes again now and in order,
+        not after its `ack_seconds`: the durable is made anew at the first message that was not
+        acknowledged. (A crash between the two steps makes the next reader begin with the oldest
+        message, which every handler can bear.)
+        """
         jetstream = self._bus.jetstream
         await ensure_stream(jetstream, self._stream)
+        config = self._config()
         existed = True
         try:
-            await jetstream.consumer_info(self._stream.name, self._durable)
+            info = await jetstream.consumer_info(self._stream.name, self._durable)
         except APIError as error:
             if error.code != 404:
                 raise
             existed = False
-        await jetstream.add_consumer(
-            self._stream.name,
-            ConsumerConfig(
-                durable_name=self._durable,
-                filter_subject=self._subject,
-                ack_policy=AckPolicy.ALL,
-                ack_wait=self._ack_seconds,
-                max_ack_pending=max(2 * self._window, 1000),
-                deliver_policy=DeliverPolicy.NEW if self._new_only else DeliverPolicy.ALL,
-            ),
-        )
+        else:
+            # Where a durable began cannot be changed, and need not be.
+            config.deliver_policy = info.config.deliver_policy
+            config.opt_start_seq = info.config.opt_start_seq
+            if rewind and info.num_ack_pending and info.ack_floor is not None:
+                config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
+                config.opt_start_seq = info.ack_floor.stream_seq + 1
+                await jetstream.delete_consumer(self._stream.name, self._durable)
+        await jetstream.add_consumer(self._stream.name, config)
         return not existed
+
+    def _config(self) -> ConsumerConfig:
+        return ConsumerConfig(
+            durable_name=self._durable,
+            filter_subject=self._subject,
+            ack_policy=AckPolicy.ALL,
+            ack_wait=self._ack_seconds,
+            max_ack_pending=max(2 * self._window, 1000),
+            deliver_policy=DeliverPolicy.NEW if self._new_only else DeliverPolicy.ALL,
+        )
