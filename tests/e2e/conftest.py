@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ DEGRADED = 1
 
 
 class System:
-    """One home, and the command line to it."""
+    """One home, and the command line to it; `environment` is added to that of the commands."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, environment: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("CAIRN_")},
             "CAIRN_HOME": str(home),
             "NO_COLOR": "1",
+            **(environment or {}),
         }
 
     def run(self, *arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from opentelemetry.trace import Span
 
 from cairn_api.core.guard import is_loopback
 from cairn_api.core.inventory import Inventory
@@ -157,8 +159,20 @@ def _trace(app: FastAPI) -> None:
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
     FastAPIInstrumentor.instrument_app(
-        app, excluded_urls="/health,/api/ready", exclude_spans=["receive", "send"]
+        app,
+        excluded_urls="/health,/api/ready",
+        exclude_spans=["receive", "send"],
+        server_request_hook=_without_query,
     )
+
+
+def _without_query(span: Span, scope: dict[str, Any]) -> None:
+    """The query may hold `env_vars`, whose values are nobody's business."""
+    for name, value in dict(getattr(span, "attributes", None) or {}).items():
+        if name == "url.query":
+            span.set_attribute(name, "")
+        elif name.startswith(("http.", "url.")) and isinstance(value, str):
+            span.set_attribute(name, value.partition("?")[0])
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Query
+from opentelemetry.trace import SpanKind
 
 from cairn_api.core.answers import Priority, SubmitAnswer, TemplateSpec
 from cairn_api.core.errors import ApiError, ErrorAnswer, no_workflow, not_yet
@@ -30,6 +31,7 @@ from cairn_api.handlers.context import (
 from cairn_api.store import NewSubmission
 from cairn_common.events import Envelope, WorkflowSubmitted, encode
 from cairn_common.spec import LoadedWorkflow, SpecError, WorkflowSpec
+from cairn_common.telemetry import annotate_span, message_attributes, start_span
 
 SOURCE = "/api"
 _LARGE = 64 * 1024
@@ -142,7 +144,11 @@ async def _submit(context: Context, links: Links, new: NewSubmission) -> SubmitA
         )
         return encode(event, source=SOURCE, traceparent=new.traceparent, time=new.submitted_at)
 
-    workflow, envelope = await context.writer.submit(new, announce)
+    kind = WorkflowSubmitted.type
+    with start_span(f"create {kind}", kind=SpanKind.PRODUCER) as span:
+        workflow, envelope = await context.writer.submit(new, announce)
+        span.set_attributes(message_attributes("create", kind, envelope.subject, envelope.headers))
+    annotate_span({"cairn.workflow": workflow})  # the request's own span: how a trace is found
     context.outgoing.send(envelope)
     return SubmitAnswer(
         name=workflow,

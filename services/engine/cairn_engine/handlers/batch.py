@@ -12,6 +12,7 @@ import structlog
 
 from cairn_common.events import Envelope
 from cairn_common.spec.models import WorkflowSpec
+from cairn_common.telemetry import tracing_enabled
 from cairn_engine.core import (
     Block,
     CancelPage,
@@ -30,6 +31,7 @@ from cairn_engine.core import (
 from cairn_engine.core.inputs import Anomaly, CancelRequested, FollowUp
 from cairn_engine.core.plan import Plan, make_plan
 from cairn_engine.handlers.announce import Announcer
+from cairn_engine.handlers.spans import EndSpans
 from cairn_engine.store import Store, Submission, Transaction
 
 log = structlog.get_logger(__name__)
@@ -56,6 +58,7 @@ class Result:
     outbox: int | None = None
     more_follow_ups: bool = False
     next_due: datetime | None = None
+    traceparents: dict[str, str] = field(default_factory=dict)  # of workflows, where spans are made
 
 
 class BatchHandler:
@@ -94,6 +97,7 @@ class BatchHandler:
         ledger = Ledger()
         decision = Decision()
         result = Result()
+        spans = EndSpans(ledger) if tracing_enabled() else None
         async with self._store.transaction(epochs) as transaction:
             inputs: list[Input] = []
             if batch.submissions:
@@ -106,8 +110,8 @@ class BatchHandler:
                 result.more_follow_ups = len(stored) == limit
                 inputs += [_restore(body) for body in stored]
             inputs += batch.inputs
-            await self._decide(transaction, ledger, inputs, decision, now)
-            result.more_follow_ups |= await self._follow(transaction, ledger, decision, now)
+            await self._decide(transaction, ledger, inputs, decision, now, spans)
+            result.more_follow_ups |= await self._follow(transaction, ledger, decision, now, spans)
             conclude(ledger, now, decision)
             await transaction.save(ledger)
             anomalies = [e for e in decision.effects if isinstance(e, Anomaly)]
@@ -123,6 +127,8 @@ class BatchHandler:
             (due for key in ledger.changed_groups if (due := ledger.groups[key].due_at)),
             default=None,
         )
+        if spans is not None:
+            result.traceparents = spans.record(decision)
         return result
 
     async def _submit(
@@ -165,6 +171,7 @@ class BatchHandler:
         inputs: Sequence[Input],
         decision: Decision,
         now: datetime,
+        spans: EndSpans | None,
     ) -> None:
         """Load what the inputs are about, then decide each."""
         tasks = []
@@ -181,11 +188,18 @@ class BatchHandler:
         await transaction.load_tasks(ledger, tasks)
         await transaction.load_whole_groups(ledger, groups)
         await transaction.load_workflows(ledger, (input_.workflow for input_ in inputs))
+        if spans is not None:
+            spans.look()
         for input_ in inputs:
             decide(ledger, input_, now, self._policy, decision)
 
     async def _follow(
-        self, transaction: Transaction, ledger: Ledger, decision: Decision, now: datetime
+        self,
+        transaction: Transaction,
+        ledger: Ledger,
+        decision: Decision,
+        now: datetime,
+        spans: EndSpans | None,
     ) -> bool:
         """Decide what follows, round by round; what is too much is put off.
 
@@ -201,7 +215,7 @@ class BatchHandler:
             this_round = decision.follow_ups[:budget]
             decision.follow_ups = decision.follow_ups[budget:]
             budget -= len(this_round)
-            await self._decide(transaction, ledger, this_round, decision, now)
+            await self._decide(transaction, ledger, this_round, decision, now, spans)
         return False
 
 

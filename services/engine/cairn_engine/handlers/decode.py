@@ -35,13 +35,15 @@ class Arrivals:
     submissions: list[str] = field(default_factory=list)
     inputs: list[Input] = field(default_factory=list)
 
-    def take(self, message: Message) -> None:
+    def take(self, message: Message) -> Event:
         """Add what one message says.
 
         Raises:
             InvalidEventError: it says nothing that the engine understands.
         """
-        self.add(decode(message.subject, message.headers, message.data))
+        event = decode(message.subject, message.headers, message.data)
+        self.add(event)
+        return event
 
     def add(self, event: Event) -> None:
         """Add what one event says; events that are not for the engine say nothing."""

@@ -19,6 +19,7 @@ from cairn_common.events import Envelope, InvalidEventError, partition_of
 from cairn_common.events.subjects import FACTS, engine_inbox
 from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher
 from cairn_common.persistence import TRANSIENT
+from cairn_common.telemetry import MessageSpans
 from cairn_engine.core import Due
 from cairn_engine.handlers.batch import Batch, BatchHandler, Result
 from cairn_engine.handlers.decode import Arrivals
@@ -75,6 +76,7 @@ class Lane:
         self._unsent: set[int] = set()
         self._publishing: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_PUBLISHING_AT_ONCE)
+        self._spans: MessageSpans | None = None  # of the batch in hand, if anybody wants them
         self.handled = 0
         self.batches = 0
 
@@ -155,11 +157,15 @@ class Lane:
     async def _decide(self, messages: Sequence[Message]) -> None:
         now = datetime.now(UTC)
         arrivals = Arrivals()
+        spans = self._spans = MessageSpans.if_wanted()
         for message in messages:
+            event = None
             try:
-                arrivals.take(message)
+                event = arrivals.take(message)
             except InvalidEventError as error:
-                await self._dead_letters.send(message, str(error))
+                await self._put_aside(message, str(error))
+            if spans is not None:
+                spans.take(message, event)
         if now >= self._next_due:
             overdue = await self._store.due_groups(list(self._epochs), now, _DUE_AT_ONCE)
             arrivals.inputs += [Due(workflow, group) for workflow, group in overdue]
@@ -175,6 +181,8 @@ class Lane:
         if batch.submissions or batch.inputs or batch.take_follow_ups:
             await self._handle(batch, messages)
         await self._acknowledge(messages)
+        if spans is not None:
+            spans.record()
         self.handled += len(messages)
         self.batches += 1
 
@@ -195,6 +203,8 @@ class Lane:
 
     async def _apply(self, result: Result) -> None:
         self._follow_ups = result.more_follow_ups
+        if self._spans is not None:
+            self._spans.traceparents |= result.traceparents
         if result.next_due is not None:
             self._next_due = min(self._next_due, result.next_due)
         if result.outbox is not None:
@@ -217,8 +227,13 @@ class Lane:
                 raise
             except Exception as reason:
                 log.error("message failed", subject=message.subject, exc_info=reason)
-                await self._dead_letters.send(message, f"{type(reason).__name__}: {reason}")
+                await self._put_aside(message, f"{type(reason).__name__}: {reason}")
         self._follow_ups = True
+
+    async def _put_aside(self, message: Message, reason: str) -> None:
+        if self._spans is not None:
+            self._spans.fail(message, reason)
+        await self._dead_letters.send(message, reason)
 
     async def _acknowledge(self, messages: Sequence[Message]) -> None:
         last: dict[Inbox, tuple[Message, int]] = {}
