@@ -106,7 +106,10 @@ class ClusterDriver(Protocol):
         """
 
     async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
-        """Ends attempts; each then reports FINISHED. Unknown keys report FINISHED too."""
+        """Ends attempts; each then reports FINISHED. Unknown keys report FINISHED too.
+
+        Durable when it returns; it does not wait for the reports.
+        """
 
     async def settle(self, keys: Iterable[AttemptKey]) -> None:
         """Forgets finished attempts and removes what they left in the cluster."""
@@ -129,3 +132,7 @@ class ClusterDriver(Protocol):
 
 class PlacementError(Exception):
     """The cluster can never run this placement."""
+
+
+class ClusterError(Exception):
+    """The cluster cannot be driven at present, which is the fault of no attempt: begin anew."""

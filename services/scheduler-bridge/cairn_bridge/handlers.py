@@ -13,6 +13,7 @@ from faststream.nats import NatsRouter
 from cairn_bridge.cluster import (
     AttemptKey,
     ClusterDriver,
+    ClusterError,
     Fact,
     Outcome,
     Phase,
@@ -30,17 +31,20 @@ from cairn_common.events import (
 )
 from cairn_common.messaging import DeadLetters, Message
 from cairn_common.requests import LOG_RESEND_SUBJECT, LogResendRequest
+from cairn_common.telemetry import MessageSpans
 
 log = structlog.get_logger(__name__)
 
-_BATCH = 256
+_BATCH = 1024
+_SETTLED_AT_ONCE = 1000
+_RESENDS_AT_ONCE = 16
 
 
 def resend_router(driver: ClusterDriver) -> NatsRouter:
     """The requests that a bridge answers."""
     router = NatsRouter()
 
-    @router.subscriber(LOG_RESEND_SUBJECT)
+    @router.subscriber(LOG_RESEND_SUBJECT, max_workers=_RESENDS_AT_ONCE)
     async def resend(request: LogResendRequest) -> None:
         key = AttemptKey(request.workflow, request.index, request.attempt, request.task)
         if key in driver.known():
@@ -50,10 +54,12 @@ def resend_router(driver: ClusterDriver) -> NatsRouter:
 
 
 class OrderHandler:
-    """Carries out the engine's orders, in the order in which they came.
+    """Carries out the engine's orders.
 
-    Placements that arrive together are handed to the driver together; a stop waits for the
-    placements before it.
+    Of the orders that arrive together, placements come first, then stops, then settlements, each
+    handed to the driver together: twenty thousand stops hold up a placement for a moment only. A
+    stop never overtakes the placement of its attempt. Settling is done beside, since nobody waits
+    for it: what a crash leaves unsettled is reported, and settled, again.
     """
 
     def __init__(
@@ -64,6 +70,9 @@ class OrderHandler:
         self._dead_letters = dead_letters
         self._arrived: deque[Message] = deque()
         self._wake = asyncio.Event()
+        self._spans: MessageSpans | None = None  # of the batch in hand, if anybody wants them
+        self._to_settle: dict[AttemptKey, None] = {}
+        self._settle_wake = asyncio.Event()
 
     def deliver(self, message: Message) -> None:
         """Take a message in; `run` works it off."""
@@ -71,43 +80,75 @@ class OrderHandler:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until canceled."""
-        while True:
-            self._wake.clear()
-            if not self._arrived:
-                await self._wake.wait()
-            batch = [self._arrived.popleft() for _ in range(min(_BATCH, len(self._arrived)))]
-            await self._handle(batch)
-            await batch[-1].inbox.ack(batch[-1], len(batch))
+        """Work until canceled. Raises ClusterError when the cluster cannot be driven."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._settle())
+            while True:
+                self._wake.clear()
+                if not self._arrived:
+                    await self._wake.wait()
+                batch = [self._arrived.popleft() for _ in range(min(_BATCH, len(self._arrived)))]
+                await self._handle(batch)
+                await batch[-1].inbox.ack(batch[-1], len(batch))
 
     async def _handle(self, batch: Sequence[Message]) -> None:
         placements: list[TaskReady] = []
+        stops: dict[tuple[str, float], list[AttemptKey]] = {}
+        spans = self._spans = MessageSpans.if_wanted()
         for message in batch:
             try:
                 event = decode(message.subject, message.headers, message.data)
             except InvalidEventError as error:
                 await self._dead_letters.send(message, str(error))
                 continue
+            if spans is not None and isinstance(event, TaskReady | TaskStop):
+                spans.take(message, event)
             if isinstance(event, TaskReady):
                 placements.append(event)
-                continue
-            await self._place_all(placements)
-            placements = []
-            if isinstance(event, TaskStop):
-                await self._driver.stop(
-                    _keys(event.workflow, event.attempts), event.cause, event.grace_seconds
-                )
+            elif isinstance(event, TaskStop):
+                keys = stops.setdefault((event.cause, event.grace_seconds), [])
+                keys += _keys(event.workflow, event.attempts)
+                # After a restart, a stop may be the first that is heard of a workflow.
+                self._reporter.trace(event.workflow, message.headers.get("traceparent"))
             elif isinstance(event, TaskSettled):
-                keys = _keys(event.workflow, event.attempts)
-                self._reporter.settled(keys)
-                await self._driver.settle(keys)
-        await self._place_all(placements)
+                settled = _keys(event.workflow, event.attempts)
+                self._reporter.settled(settled)
+                self._to_settle.update(dict.fromkeys(settled))
+                self._settle_wake.set()
+        async with asyncio.TaskGroup() as group:
+            for ready in placements:
+                group.create_task(self._place(ready))
+        async with asyncio.TaskGroup() as group:
+            for (cause, grace), keys in stops.items():
+                group.create_task(self._stop(keys, cause, grace))
+        if spans is not None:
+            spans.record()
 
-    async def _place_all(self, placements: Sequence[TaskReady]) -> None:
-        if placements:
-            async with asyncio.TaskGroup() as group:
-                for ready in placements:
-                    group.create_task(self._place(ready))
+    async def _stop(self, keys: Sequence[AttemptKey], cause: str, grace: float) -> None:
+        try:
+            await self._driver.stop(keys, cause, grace)
+        except ClusterError:
+            raise
+        except Exception as error:
+            if len(keys) == 1:  # the engine will say it again when the attempt does not end
+                log.exception("not stopped", task=keys[0])
+                return
+            log.warning("not stopped together, trying one by one", error=str(error))
+            for key in keys:
+                await self._stop([key], cause, grace)
+
+    async def _settle(self) -> None:
+        while True:
+            await self._settle_wake.wait()
+            self._settle_wake.clear()
+            waiting, self._to_settle = list(self._to_settle), {}
+            for start in range(0, len(waiting), _SETTLED_AT_ONCE):
+                try:
+                    await self._driver.settle(waiting[start : start + _SETTLED_AT_ONCE])
+                except ClusterError:
+                    raise
+                except Exception:
+                    log.exception("not settled")
 
     async def _place(self, ready: TaskReady) -> None:
         placement = ready.placement
@@ -116,12 +157,28 @@ class OrderHandler:
             await self._driver.place(placement, ready.traceparent)
         except PlacementError as error:
             log.warning("placement refused", workflow=ready.workflow, reason=str(error))
-            for task in placement.tasks:
-                key = AttemptKey(ready.workflow, task.index, task.attempt, task.name)
-                outcome = Outcome(FinishReason.UNSCHEDULABLE, message=str(error))
-                await self._reporter.fact(
-                    Fact(Phase.FINISHED, (key,), datetime.now(UTC), outcome=outcome)
-                )
+            await self._refuse(ready, Outcome(FinishReason.UNSCHEDULABLE, message=str(error)))
+        except ClusterError:
+            raise
+        except Exception as error:
+            log.exception("placement failed", workflow=ready.workflow)
+            words = f"the cluster could not take the task: {type(error).__name__}: {error}"
+            await self._refuse(ready, Outcome(FinishReason.BACKEND_ERROR, message=words[:2000]))
+
+    async def _refuse(self, ready: TaskReady, outcome: Outcome) -> None:
+        now = datetime.now(UTC)
+        if self._spans is not None:
+            self._spans.fail(ready, outcome.message or outcome.reason.value)
+        keys = [
+            AttemptKey(ready.workflow, task.index, task.attempt, task.name)
+            for task in ready.placement.tasks
+        ]
+        await asyncio.gather(
+            *(
+                self._reporter.fact(Fact(Phase.FINISHED, (key,), now, outcome=outcome))
+                for key in keys
+            )
+        )
 
 
 def _keys(workflow: str, attempts: Sequence[AttemptRef]) -> list[AttemptKey]:

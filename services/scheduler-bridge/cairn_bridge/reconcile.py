@@ -6,6 +6,7 @@ the cluster and is not is reported as lost; what the cluster has is reported as 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -28,37 +29,41 @@ async def reconcile(bus: Bus, driver: ClusterDriver, reporter: Reporter) -> None
     Raises:
         EngineAwayError: no engine answered; try again later.
     """
-    known = driver.known()
     lost = 0
-    async for key in _believed(bus, driver.name):
-        if key not in known:
-            lost += 1
-            outcome = Outcome(
-                FinishReason.NODE_LOST, message=f"cluster {driver.name} has no record of it"
-            )
-            await reporter.fact(Fact(Phase.FINISHED, (key,), datetime.now(UTC), outcome=outcome))
+    async for page in _believed(bus, driver.name):
+        # What the engine believed was accepted before it answered: asked now, never before, the
+        # driver has a record of it.
+        known = driver.known()
+        gone = [key for key in page if key not in known]
+        lost += len(gone)
+        now = datetime.now(UTC)
+        outcome = Outcome(
+            FinishReason.NODE_LOST, message=f"cluster {driver.name} has no record of it"
+        )
+        await asyncio.gather(
+            *(reporter.fact(Fact(Phase.FINISHED, (key,), now, outcome=outcome)) for key in gone)
+        )
     await driver.report_all()
-    log.info("reconciled", here=len(known), lost=lost)
+    log.info("reconciled", here=len(driver.known()), lost=lost)
 
 
 class EngineAwayError(Exception):
     """No engine answers requests at present."""
 
 
-async def _believed(bus: Bus, cluster: str) -> AsyncIterator[AttemptKey]:
+async def _believed(bus: Bus, cluster: str) -> AsyncIterator[list[AttemptKey]]:
     request = AttemptsRequest(cluster=cluster)
     while True:
         try:
             reply = await bus.client.request(
                 ATTEMPTS_SUBJECT, request.model_dump_json().encode(), timeout=_ANSWER_SECONDS
             )
-        except (nats.errors.NoRespondersError, nats.errors.TimeoutError) as error:
+        except nats.errors.Error as error:  # nobody there, no answer in time, no connection
             raise EngineAwayError from error
         page = AttemptsReply.model_validate_json(reply.data).attempts
-        for attempt in page:
-            yield AttemptKey(attempt.workflow, attempt.index, attempt.attempt, attempt.name)
         if not page:
             return
+        yield [AttemptKey(each.workflow, each.index, each.attempt, each.name) for each in page]
         request = AttemptsRequest(
             cluster=cluster, after_workflow=page[-1].workflow, after_index=page[-1].index
         )

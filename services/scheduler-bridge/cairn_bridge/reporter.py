@@ -32,6 +32,7 @@ from cairn_common.messaging import Publisher
 log = structlog.get_logger(__name__)
 
 _MAX_LOG_BYTES = 512 * 1024
+_MAX_TOGETHER = 500  # facts in one event, which must fit a message of the bus
 _LONGEST_WAIT = 16.0
 _MAX_TRACES = 10_000
 
@@ -125,7 +126,12 @@ class BusReporter:
     async def repeat(self, keys: Iterable[AttemptKey]) -> None:
         """Report ends again."""
         facts = [self._unsettled[key].fact for key in keys if key in self._unsettled]
-        await self._publisher.publish(list(self._envelopes(facts)))
+        await self._publish(list(self._envelopes(facts)))
+
+    def log_lines(self, key: AttemptKey) -> int:
+        """How many lines the log of an unsettled attempt has; 0 if that is not known."""
+        entry = self._unsettled.get(key)
+        return entry.fact.outcome.log_lines if entry and entry.fact.outcome else 0
 
     async def run(self) -> None:
         """Send what is reported, until canceled."""
@@ -135,20 +141,27 @@ class BusReporter:
             waiting, self._waiting = self._waiting, []
             if not waiting:
                 continue
-            try:
-                await self._publisher.publish(list(self._envelopes(f for f, _ in waiting)))
-            except ValueError as error:
-                # One fact that NATS cannot take must not hold up the others for ever.
-                log.error("facts refused", facts=len(waiting), error=str(error))
+            await self._publish(list(self._envelopes(fact for fact, _ in waiting)))
             for _, future in waiting:
                 if not future.done():
                     future.set_result(None)
+
+    async def _publish(self, envelopes: Sequence[Envelope]) -> None:
+        """One event that NATS cannot take must neither lose nor hold up the others."""
+        try:
+            await self._publisher.publish(envelopes)
+        except ValueError:
+            for envelope in envelopes:  # those that did arrive are known by their ids
+                try:
+                    await self._publisher.publish([envelope])
+                except ValueError as error:
+                    log.error("facts refused", subject=envelope.subject, error=str(error))
 
     def _envelopes(self, facts: Iterable[Fact]) -> Iterable[Envelope]:
         """Gather neighbours of one workflow and kind into one event."""
         run: list[Fact] = []
         for fact in facts:
-            if run and not _together(run[-1], fact):
+            if run and (len(run) >= _MAX_TOGETHER or not _together(run[-1], fact)):
                 yield self._fact(run)
                 run = []
             run.append(fact)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
-from cairn_bridge.cluster import ClusterDriver
+from cairn_bridge.cluster import AttemptKey, ClusterDriver
 from cairn_bridge.handlers import OrderHandler, resend_router
 from cairn_bridge.reconcile import EngineAwayError, reconcile
 from cairn_bridge.reporter import BusReporter
@@ -25,6 +25,10 @@ from cairn_common.messaging import (
 )
 
 log = structlog.get_logger(__name__)
+
+_ENGINE_AWAY_SECONDS = 1.0
+_RECONCILE_AGAIN_SECONDS = 5.0
+_REPEATED_AT_ONCE = 256
 
 
 class BridgeService:
@@ -91,7 +95,11 @@ class BridgeService:
             try:
                 await reconcile(bus, driver, reporter)
             except EngineAwayError:
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_ENGINE_AWAY_SECONDS)
+                emptied.set()
+            except Exception:  # what runs must not wait for the two to agree
+                log.exception("not reconciled, trying again")
+                await asyncio.sleep(_RECONCILE_AGAIN_SECONDS)
                 emptied.set()
 
     async def _repeat_unsettled(self, driver: ClusterDriver, reporter: BusReporter) -> None:
@@ -101,11 +109,22 @@ class BridgeService:
             overdue = reporter.overdue()
             if overdue:
                 log.info("reporting unsettled ends again", attempts=len(overdue))
-                known = driver.known()
-                for key in overdue:
-                    if key in known:
-                        await driver.resend_log(key, 0)
-                await reporter.repeat(overdue)
+                try:
+                    await self._repeat(overdue, driver, reporter)
+                except Exception:
+                    log.exception("unsettled ends not reported again")
+
+    async def _repeat(
+        self, overdue: Sequence[AttemptKey], driver: ClusterDriver, reporter: BusReporter
+    ) -> None:
+        known = driver.known()
+        for start in range(0, len(overdue), _REPEATED_AT_ONCE):
+            some = overdue[start : start + _REPEATED_AT_ONCE]
+            # The last line is enough: who lacks one before it will ask.
+            await asyncio.gather(
+                *(driver.resend_log(key, reporter.log_lines(key)) for key in some if key in known)
+            )
+            await reporter.repeat(some)
 
     async def _beat(self, publisher: Publisher) -> None:
         settings = self._settings

@@ -9,10 +9,11 @@ Pure: no clock, no I/O.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 PATIENCE = 10.0
+_LOOK_AT = 1000  # gangs behind a head that does not fit yet
 _RANKS = {"HIGH": 0, "NORMAL": 1, "LOW": 2}
 
 
@@ -50,6 +51,7 @@ class Admission:
         self.capacity = capacity
         self.taken = Slots()
         self._line: list[_Waiting] = []
+        self._places: dict[int, _Waiting] = {}
         self._count = 0
         self._head: tuple[int, float] | None = None  # who stands first, and since when
 
@@ -77,17 +79,19 @@ class Admission:
     def join(self, gang: int, need: Slots, priority: str) -> None:
         """Puts a gang at the end of its priority's line."""
         self._count += 1
-        insort(self._line, _Waiting(_RANKS[priority], self._count, gang, need))
+        waiting = _Waiting(_RANKS[priority], self._count, gang, need)
+        self._places[gang] = waiting
+        insort(self._line, waiting)
 
     def shrink(self, gang: int, need: Slots) -> None:
         """A waiting gang has lost members; one that needs nothing any more leaves."""
-        for place, waiting in enumerate(self._line):
-            if waiting.gang == gang:
-                if need == Slots():
-                    del self._line[place]
-                else:
-                    waiting.need = need
-                return
+        waiting = self._places.get(gang)
+        if waiting is None:
+            return
+        waiting.need = need
+        if need == Slots():
+            del self._places[gang]
+            del self._line[bisect_left(self._line, waiting)]
 
     def take(self, need: Slots) -> None:
         """Counts what runs already: found again after a restart."""
@@ -101,17 +105,20 @@ class Admission:
         """The gangs that start now; what they need is taken. `now` in seconds of any clock."""
         admitted: list[int] = []
         staying: list[_Waiting] = []
-        for place, waiting in enumerate(self._line):
+        seen = 0
+        for waiting in self._line:
+            seen += 1
             if waiting.need.within(self.capacity - self.taken):
                 self.taken += waiting.need
                 admitted.append(waiting.gang)
+                del self._places[waiting.gang]
                 continue
             staying.append(waiting)
             full = self.taken.cpus >= self.capacity.cpus
-            if full or self._patience_is_over(staying[0].gang, now):
-                staying += self._line[place + 1 :]
+            if full or len(staying) >= _LOOK_AT or self._patience_is_over(staying[0].gang, now):
                 break
-        self._line = staying
+        if admitted:
+            self._line[:seen] = staying
         return admitted
 
     def _patience_is_over(self, head: int, now: float) -> bool:

@@ -53,6 +53,12 @@ class Attempt:
         self.phase, self.at = phase, datetime.now(UTC)
         return self.at
 
+    def judge(self, ending: Ending) -> None:
+        """The driver says how it ended: it never ran, or nobody can tell."""
+        self.ending = ending
+        self.task = None
+        self.reach(Phase.FINISHED)
+
     def end(self, outcome: Outcome) -> None:
         """Its end has been reported."""
         self.phase, self.outcome = Phase.FINISHED, outcome
@@ -121,6 +127,7 @@ class Attempt:
         reader = Reader(self.room.log, self._reported_position())
         from_seq = 0
         held: list[LogLine] = []  # the last lines go along with `final`
+        last: list[Line] = []  # or the last one, if all were reported already
         while True:
             await self._grown.wait()
             self._grown.clear()
@@ -128,8 +135,9 @@ class Attempt:
             if self._rewind is not None:
                 from_seq, self._rewind, held = self._rewind, None, []
                 reader = Reader(self.room.log)
-                await loop.run_in_executor(executor, reader.skip_to, from_seq)
+                await loop.run_in_executor(executor, reader.skip_to, max(0, from_seq - 1))
             while lines := await loop.run_in_executor(executor, self._read, reader):
+                last = lines[-1:]
                 for batch in batches(lines, from_seq):
                     if held:
                         await reporter.log(self.key, held, final=False)
@@ -138,6 +146,9 @@ class Attempt:
                 await reporter.log(self.key, held, final=False)
                 held = []
             if ended and self._rewind is None:
+                # Without it, nobody would notice that the lines before the end were lost.
+                if not held and last:
+                    (held,) = batches(last)
                 await reporter.log(self.key, held, final=True)
                 return reader.position.seq
 

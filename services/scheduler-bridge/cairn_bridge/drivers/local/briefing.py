@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from cairn_common.events import TaskPlacement
 from cairn_common.spec.tokens import Token, substitute
+from cairn_common.telemetry import attempt_traceparent
 from cairn_runtime.room import NAMESPACES, File, Input, Output, Room, Sight, Task
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,7 +51,7 @@ def brief(
         "CAIRN_ATTEMPT": str(task.attempt),
     }
     if traceparent:
-        environment["TRACEPARENT"] = traceparent
+        environment["TRACEPARENT"] = attempt_traceparent(traceparent, task.uuid, task.attempt)
     own = {name: say(value) for name, value in task.environment.items()}
     environment |= own
     environment["PATH"] += f":{sight.tools}"

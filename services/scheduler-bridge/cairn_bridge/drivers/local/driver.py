@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,21 +26,22 @@ from cairn_bridge.cluster import AttemptKey, ExecStream, Phase, PlacementError, 
 from cairn_bridge.drivers.local import shims
 from cairn_bridge.drivers.local.admission import Admission, Slots
 from cairn_bridge.drivers.local.attempt import Attempt
-from cairn_bridge.drivers.local.briefing import PATH, Local, brief
+from cairn_bridge.drivers.local.briefing import PATH, Local
 from cairn_bridge.drivers.local.execution import LocalExec
 from cairn_bridge.drivers.local.gang import Gang, Terms
 from cairn_bridge.drivers.local.house import House
 from cairn_bridge.drivers.local.launcher import Launcher
-from cairn_bridge.drivers.local.record import Record, Remembered, Taken
+from cairn_bridge.drivers.local.record import Identity, Record, Remembered, Taken, identity
+from cairn_bridge.drivers.local.roll import Roll, need
+from cairn_bridge.drivers.local.starting import broken, start_shims
 from cairn_bridge.drivers.local.teller import Teller
 from cairn_common.events import FinishReason, GroupPlacement, NodeInfo, TaskPlacement
 from cairn_runtime.room import NAMESPACES, NO_ISOLATION, Ending, Stop
 
 LOG_LIMIT = 256 << 20
-_THREADS = 8
+_THREADS, _BROOMS = 8, 2
 _LAUNCHES_AT_ONCE, _REMOVALS_AT_ONCE = 50, 20  # of one call in a thread
 
-_Identity = tuple[str, int, int]
 _Result = TypeVar("_Result")
 
 
@@ -92,9 +93,10 @@ class LocalDriver:
         self._record = Record(self._house.record)
         self._launcher = Launcher(self._house.errors, lifeline)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="local-cluster")
-        self._attempts: dict[_Identity, Attempt] = {}
-        self._gangs: dict[int, Gang] = {}
-        self._placing: dict[_Identity, asyncio.Future[None]] = {}
+        # Removing thousands of directories must not hold up a launch.
+        self._broom = ThreadPoolExecutor(_BROOMS, thread_name_prefix="local-removal")
+        self._roll = Roll()
+        self._placing: dict[Identity, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._teller: Teller
         self._local: Local
@@ -125,58 +127,50 @@ class LocalDriver:
 
     async def close(self) -> None:
         """See `ClusterDriver`."""
-        for gang in self._gangs.values():
+        for gang in self._roll.gangs.values():
             gang.stop_clock()
         going = list(self._tasks)
         for task in going:
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
-        for attempt in self._attempts.values():
+        for attempt in self._roll.all():
             attempt.disconnect()
         await self._record.close()
         await self._in_thread(self._launcher.close)
         self._executor.shutdown()
+        self._broom.shutdown()
         self._house.close()
 
     # --- after a restart ---
 
-    async def _recover(self, placements: list[Taken], remembered: list[Remembered]) -> None:
-        tasks: dict[_Identity, TaskPlacement] = {}
-        for taken in placements:
-            placement = GroupPlacement.model_validate_json(taken.body)
-            gang = Gang(taken.number, Terms.of(placement), taken.traceparent)
-            self._gangs[taken.number] = gang
-            for task in placement.tasks:
-                tasks[placement.workflow, task.index, task.attempt] = task
-        for item in remembered:
-            attempt = self._note(item.key, tasks.get(_identity(item.key)), item.placement)
-            attempt.reported = item.reported
-            if item.ending is not None:
-                attempt.ending = Ending.decode(item.ending)
+    async def _recover(
+        self, placements: list[Taken], remembered: list[Remembered], settled: list[Identity]
+    ) -> None:
+        attempts = self._roll.restore(placements, remembered, settled, self._house.room)
         found = await asyncio.gather(
             *(
-                self._in_thread(self._house.look, item, self._attempts[_identity(item.key)].room)
-                for item in remembered
+                self._in_thread(self._house.look, item, attempt.room)
+                for item, attempt in zip(remembered, attempts, strict=True)
             )
         )
-        for item, (launched, connection) in zip(remembered, found, strict=True):
+        for attempt, (launched, connection) in zip(attempts, found, strict=True):
             if launched:
-                self._resume(self._attempts[_identity(item.key)], connection)
-        for gang in self._gangs.values():
+                self._resume(attempt, connection)
+        for gang in self._roll.gangs.values():
             if gang.waiting():
                 self._admission.join(gang.number, gang.need(), gang.terms.priority)
-        known = {attempt.room.path for attempt in self._attempts.values()}
-        await self._in_thread(self._house.sweep, known)
+        rooms = {attempt.room.path for attempt in attempts}
+        await self._in_thread(self._house.sweep, rooms)
 
     def _resume(self, attempt: Attempt, connection: socket.socket | None) -> None:
         """Goes on with an attempt that an earlier bridge launched."""
-        gang = self._gangs.get(attempt.gang)
+        gang = self._roll.gangs.get(attempt.gang)
         if gang is not None:
             gang.scheduled.set()
         attempt.task = None
         if connection is None:
             attempt.phase = Phase.FINISHED
-            self._spawn(self._teller.recall(attempt) if attempt.reported else self._finish(attempt))
+            self._attend(attempt, self._teller.recall if attempt.reported else self._finish)
             return
         attempt.phase = Phase.SCHEDULED
         if attempt.room.started.exists():
@@ -186,7 +180,7 @@ class LocalDriver:
         self._admission.take(attempt.need)
         attempt.holds_slots = True
         attempt.connect(connection)
-        self._spawn(self._follow(attempt))
+        self._attend(attempt, self._follow)
 
     # --- taking ---
 
@@ -196,20 +190,22 @@ class LocalDriver:
         again: list[AttemptKey] = []
         for task in placement.tasks:
             key = AttemptKey(placement.workflow, task.index, task.attempt, task.name)
-            if _identity(key) in self._attempts or _identity(key) in self._placing:
+            if key in self._roll or identity(key) in self._placing:
                 again.append(key)
+            elif self._roll.was_settled(key):
+                self._spawn(self._teller.settled_before(key))
             else:
                 fresh[key] = task
         if fresh:
-            need = sum((_need(task) for task in fresh.values()), Slots())
-            if words := self._admission.refusal(need, [task.name for task in fresh.values()]):
+            asked = sum((need(task) for task in fresh.values()), Slots())
+            if words := self._admission.refusal(asked, [task.name for task in fresh.values()]):
                 raise PlacementError(words)
             await self._take(placement, traceparent, fresh)
         # Whoever places twice may not have heard what became of the first time.
         for key in again:
-            if durable := self._placing.get(_identity(key)):
+            if durable := self._placing.get(identity(key)):
                 await durable
-        known = [self._attempts.get(_identity(key)) for key in again]
+        known = (self._roll.get(key) for key in again)
         await self._teller.phases([attempt for attempt in known if attempt is not None])
 
     async def _take(
@@ -221,49 +217,48 @@ class LocalDriver:
         keys = tuple(fresh)
         durable = asyncio.get_running_loop().create_future()
         for key in keys:
-            self._placing[_identity(key)] = durable
+            self._placing[identity(key)] = durable
         try:
             body = placement.model_dump_json().encode()
             number = await self._record.add(body, traceparent, time.time(), keys)
             gang = Gang(number, Terms.of(placement), traceparent)
-            self._gangs[number] = gang
+            self._roll.gangs[number] = gang
             for key, task in fresh.items():
-                self._note(key, task, number)
+                self._roll.note(key, self._house.room(key), task, number)
         finally:
             for key in keys:
-                del self._placing[_identity(key)]
+                del self._placing[identity(key)]
             durable.set_result(None)
         await self._teller.fact(Phase.ACCEPTED, keys, datetime.now(UTC))
         if gang.waiting():  # and not all stopped meanwhile
             self._admission.join(number, gang.need(), placement.priority)
             self._admit()
 
-    def _note(self, key: AttemptKey, task: TaskPlacement | None, number: int | None) -> Attempt:
-        """Takes an attempt into what is known, and into its gang."""
-        need = _need(task) if task else Slots()
-        attempt = Attempt(key, self._house.room(key), task, number or 0, need)
-        self._attempts[_identity(key)] = attempt
-        if gang := self._gangs.get(attempt.gang):
-            gang.members.append(attempt)
-        return attempt
-
     # --- starting ---
 
     def _admit(self) -> None:
         for number in self._admission.admit(time.monotonic()):
-            gang = self._gangs[number]
+            gang = self._roll.gangs[number]
             members = gang.waiting()
             for member in members:
                 member.holds_slots = True
                 member.reach(Phase.SCHEDULED)
-            self._spawn(self._launch(gang, members))
+            self._spawn(self._launch_or_give_up(gang, members))
+
+    async def _launch_or_give_up(self, gang: Gang, members: list[Attempt]) -> None:
+        try:
+            await self._launch(gang, members)
+        except Exception as error:
+            gang.scheduled.set()
+            for member in members:
+                self._spawn(self._give_up(member, error))
 
     async def _launch(self, gang: Gang, members: list[Attempt]) -> None:
         keys = tuple(member.key for member in members)
         self._record.launched(keys, self._house.boot)
         gang.start_clock()
         launching = [
-            self._in_thread(self._start_shims, gang, some)
+            self._in_thread(start_shims, gang, some, self._local, self._house, self._launcher)
             for some in _pieces(members, _LAUNCHES_AT_ONCE)
         ]
         connections = [each for some in await asyncio.gather(*launching) for each in some]
@@ -271,31 +266,15 @@ class LocalDriver:
             member.task = None
             if connection is not None:
                 member.connect(connection)
-            self._spawn(self._follow(member))
+            self._attend(member, self._follow)
         await self._teller.fact(Phase.SCHEDULED, keys, members[0].at)
         gang.scheduled.set()
-
-    def _start_shims(self, gang: Gang, members: Sequence[Attempt]) -> list[socket.socket | None]:
-        connections: list[socket.socket | None] = []
-        for member in members:
-            assert member.task is not None
-            workflow, wait = gang.terms.workflow, gang.terms.barrier
-            try:
-                task = brief(
-                    member.room, workflow, member.task, gang.traceparent, self._local, wait=wait
-                )
-                self._house.furnish(member.room, task)
-                connections.append(self._launcher.launch(member.room.path))
-            except OSError as error:  # its end will say that no process could be started
-                self._say.error("local_cluster.launch_failed", task=member.key, error=str(error))
-                connections.append(None)
-        return connections
 
     # --- following ---
 
     async def _follow(self, attempt: Attempt) -> None:
         """From the launch, or from where an earlier bridge left it, to the reported end."""
-        gang = self._gangs[attempt.gang]
+        gang = self._roll.gangs[attempt.gang]
         log = self._spawn(self._teller.follow_log(attempt))
         telling: list[asyncio.Task[None]] = []
 
@@ -313,7 +292,8 @@ class LocalDriver:
             if connection is None:
                 break
             attempt.connect(connection)
-        attempt.ending = await self._in_thread(shims.read_ending, attempt.room)
+        if attempt.ending is None:
+            attempt.ending = await self._in_thread(shims.read_ending, attempt.room)
         self._leave(attempt)
         attempt.end_log()
         lines = await log
@@ -323,7 +303,7 @@ class LocalDriver:
 
     def _leave(self, attempt: Attempt) -> None:
         """Frees what an ended attempt held, and lets its gang know."""
-        if gang := self._gangs.get(attempt.gang):
+        if gang := self._roll.gangs.get(attempt.gang):
             gang.ended(attempt)
         if attempt.holds_slots:
             attempt.holds_slots = False
@@ -337,64 +317,99 @@ class LocalDriver:
         self._leave(attempt)
         await self._teller.end(attempt, await self._teller.log(attempt))
 
+    def _attend(
+        self, attempt: Attempt, work: Callable[[Attempt], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Does what is to be done about one attempt; if that fails, it ends and no other."""
+
+        async def attend() -> None:
+            try:
+                await work(attempt)
+            except Exception as error:
+                await self._give_up(attempt, error)
+
+        self._spawn(attend())
+
+    async def _give_up(self, attempt: Attempt, error: Exception) -> None:
+        """Ends an attempt that the driver itself has failed about."""
+        self._say.error("local_cluster.gave_up", task=attempt.key, exc_info=error)
+        ending = attempt.ending or broken(error)
+        attempt.order_stop(Stop(0.0, ending.message or "", FinishReason.BACKEND_ERROR))
+        attempt.disconnect()
+        attempt.judge(ending)
+        self._leave(attempt)
+        attempt.end_log()
+        await self._teller.ends_of_unstarted([attempt])
+
     # --- orders ---
 
     async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
         """See `ClusterDriver`."""
+        keys = list(keys)
+        while placing := {
+            self._placing[each] for each in map(identity, keys) if each in self._placing
+        }:
+            await asyncio.wait(placing)
         order = Stop(grace_seconds, cause)
-        pending: list[Awaitable[None]] = []
+        waiting: list[Attempt] = []
+        ended: list[Attempt] = []
         for key in keys:
-            if durable := self._placing.get(_identity(key)):
-                await durable
-            attempt = self._attempts.get(_identity(key))
-            if attempt is None:
-                # Remembered, so that a placement which this order has overtaken does not run.
-                pending.append(self._judge(self._note(key, None, None), cause))
-            elif attempt.phase is Phase.ACCEPTED:
-                pending.append(self._judge(attempt, cause))
+            # One that is unknown is remembered, so that a placement which this order has
+            # overtaken does not run.
+            attempt = self._roll.get(key) or self._roll.note(key, self._house.room(key), None, None)
+            if attempt.phase is Phase.ACCEPTED:
+                waiting.append(attempt)
             elif attempt.phase is Phase.FINISHED:
-                pending.append(self._teller.phases([attempt]))
+                ended.append(attempt)
             else:
                 attempt.order_stop(order)
-        await asyncio.gather(*pending)
+        if ended:
+            self._spawn(self._teller.phases(ended))
+        if waiting:
+            await self._judge(waiting, cause)
 
-    async def _judge(self, attempt: Attempt, cause: str) -> None:
-        """Ends an attempt that never ran."""
-        attempt.ending = Ending(FinishReason.STOPPED, None, cause, None, time.time())
-        attempt.phase = Phase.FINISHED
-        attempt.task = None
-        if gang := self._gangs.get(attempt.gang):
-            self._admission.shrink(gang.number, gang.need())
-            self._admit()
-        await self._record.judge(attempt.key, attempt.ending.encode())
-        await self._finish(attempt)
+    async def _judge(self, attempts: Sequence[Attempt], cause: str) -> None:
+        """Ends attempts that never ran."""
+        # All at once and before anything else: one that waits may be launched at any moment.
+        ending = Ending(FinishReason.STOPPED, None, cause, None, time.time())
+        for attempt in attempts:
+            attempt.judge(ending)
+        for number in {attempt.gang for attempt in attempts}:
+            if gang := self._roll.gangs.get(number):
+                self._admission.shrink(number, gang.need())
+        for attempt in attempts:
+            self._leave(attempt)
+        self._admit()
+        body = ending.encode()
+        await self._record.judge([(attempt.key, body) for attempt in attempts])
+        self._spawn(self._teller.ends_of_unstarted(attempts))
 
     async def settle(self, keys: Iterable[AttemptKey]) -> None:
         """See `ClusterDriver`. Attempts that have not ended stay."""
         ended: list[Attempt] = []
         for key in keys:
-            attempt = self._attempts.get(_identity(key))
+            attempt = self._roll.get(key)
             if attempt is None:
                 continue
             if attempt.ending is None:
                 self._say.warning("local_cluster.settled_too_early", task=key)
                 continue
-            await attempt.told.wait()
             ended.append(attempt)
+        await self._forget([attempt for attempt in ended if attempt.told.is_set()])
+        late = [attempt for attempt in ended if not attempt.told.is_set()]
+        for attempt in late:
+            await attempt.told.wait()
+        await self._forget(late)
+
+    async def _forget(self, ended: Sequence[Attempt]) -> None:
         if not ended:
             return
         await self._record.forget([attempt.key for attempt in ended])
-        for attempt in ended:
-            if self._attempts.pop(_identity(attempt.key), None) is None:
-                continue  # settled twice at once
-            if gang := self._gangs.get(attempt.gang):
-                gang.members.remove(attempt)
-                if not gang.members:
-                    gang.stop_clock()
-                    del self._gangs[gang.number]
+        self._roll.forget(ended)
+        run = asyncio.get_running_loop().run_in_executor
         await asyncio.gather(
             *(
-                self._in_thread(self._house.remove, [attempt.room.path for attempt in some])
+                run(self._broom, self._house.remove, [attempt.room.path for attempt in some])
                 for some in _pieces(ended, _REMOVALS_AT_ONCE)
             )
         )
@@ -403,7 +418,7 @@ class LocalDriver:
 
     async def report_all(self) -> None:
         """See `ClusterDriver`."""
-        everything = list(self._attempts.values())
+        everything = self._roll.all()
         going = [attempt for attempt in everything if attempt.ending is None]
         ended = [attempt for attempt in everything if attempt.ending is not None]
         for attempt in going:
@@ -413,11 +428,11 @@ class LocalDriver:
 
     def known(self) -> frozenset[AttemptKey]:
         """See `ClusterDriver`."""
-        return frozenset(attempt.key for attempt in self._attempts.values())
+        return frozenset(attempt.key for attempt in self._roll.all())
 
     async def resend_log(self, key: AttemptKey, from_seq: int) -> None:
         """See `ClusterDriver`."""
-        attempt = self._attempts.get(_identity(key))
+        attempt = self._roll.get(key)
         if attempt is None:
             return
         if attempt.ending is None:
@@ -447,7 +462,7 @@ class LocalDriver:
 
     async def exec(self, key: AttemptKey, command: Sequence[str]) -> ExecStream:
         """See `ClusterDriver`. Raises LookupError when the attempt is not running."""
-        attempt = self._attempts.get(_identity(key))
+        attempt = self._roll.get(key)
         if attempt is None or attempt.phase is not Phase.STARTED:
             raise LookupError(f"task {key.name} of {key.workflow} is not running")
         connection = await self._in_thread(shims.connect, attempt.room)
@@ -470,15 +485,6 @@ class LocalDriver:
 
     async def _in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
-
-
-def _identity(key: AttemptKey) -> _Identity:
-    return key.workflow, key.index, key.attempt
-
-
-def _need(task: TaskPlacement) -> Slots:
-    asked = task.resources
-    return Slots(asked.cpu or 1, asked.memory or 0, asked.gpu)
 
 
 def _pieces(members: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from cairn_bridge.cluster import Phase
+from cairn_bridge.cluster import AttemptKey, Phase
 from cairn_bridge.drivers.local.admission import Slots
 from cairn_bridge.drivers.local.attempt import Attempt
 from cairn_common.events import FinishReason, GroupPlacement
@@ -45,14 +45,22 @@ class Gang:
         self.number = number
         self.terms = terms
         self.traceparent = traceparent
-        self.members: list[Attempt] = []
+        self.members: dict[AttemptKey, Attempt] = {}
         self.scheduled = asyncio.Event()  # and reported
         self._open = not terms.barrier
+        self._failed = False
+        self._awaited: set[AttemptKey] = set()  # members that the barrier may still wait for
         self._timer: asyncio.TimerHandle | None = None
+
+    def join(self, attempt: Attempt) -> None:
+        """Takes a member in."""
+        self.members[attempt.key] = attempt
+        if not self._open:
+            self._awaited.add(attempt.key)
 
     def waiting(self) -> list[Attempt]:
         """Members that have not been launched."""
-        return [member for member in self.members if member.phase is Phase.ACCEPTED]
+        return [member for member in self.members.values() if member.phase is Phase.ACCEPTED]
 
     def need(self) -> Slots:
         """What those members ask for together."""
@@ -66,12 +74,17 @@ class Gang:
         if self._open:
             attempt.release()
             return
-        present = [member for member in self.members if member.phase is not Phase.FINISHED]
-        if not all(member.ready for member in present):
-            return
+        while self._awaited:
+            key = next(iter(self._awaited))
+            member = self.members.get(key)
+            if member is not None and not member.ready and member.phase is not Phase.FINISHED:
+                return
+            self._awaited.discard(key)
         self._open = True
         later = asyncio.get_running_loop().call_later
-        for member in present:
+        for member in self.members.values():
+            if member.phase is Phase.FINISHED:
+                continue
             if member.key.index in self.terms.leads or not self.terms.leads:
                 member.release()
             else:
@@ -85,15 +98,17 @@ class Gang:
         """A member has ended; before the barrier was opened, that fails those who wait at it."""
         if attempt.ending is not None and attempt.ending.started_at is not None:
             self._open = True
-        if self._open:
+        if self._open or self._failed:
             return
+        self._failed = True
         words = f"the barrier cannot open: task {attempt.key.name} ended before it did"
         self._stop_starting(Stop(0.0, words, FinishReason.START_ERROR, BARRIER_FAILED))
 
     # --- the time to start ---
 
     def start_clock(self) -> None:
-        """From now on the members have `start_timeout` to start."""
+        """Members are launched: from now on they have `start_timeout` to start."""
+        self._failed = False
         seconds = self.terms.start_timeout
         if seconds is None:
             return
@@ -109,6 +124,6 @@ class Gang:
             self._timer = None
 
     def _stop_starting(self, stop: Stop) -> None:
-        for member in self.members:
+        for member in self.members.values():
             if member.phase is Phase.SCHEDULED and member.ending is None:
                 member.order_stop(stop)

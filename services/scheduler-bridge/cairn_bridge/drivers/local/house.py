@@ -14,11 +14,15 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from cairn_bridge.cluster import AttemptKey
 from cairn_bridge.drivers.local import shims, tools
 from cairn_bridge.drivers.local.launcher import Launcher
 from cairn_bridge.drivers.local.record import Remembered
-from cairn_runtime.room import Room, Task
+from cairn_runtime.room import Room, Stop, Task
+
+log = structlog.get_logger(__name__)
 
 
 class House:
@@ -95,12 +99,24 @@ class House:
     def sweep(self, known: set[Path]) -> None:
         """Removes directories that a crash left between being forgotten and being removed."""
         for folder in self._attempts.glob("*/*"):
-            if folder not in known and shims.shim_pid(Room(folder)) is None:
-                self.remove([folder])
+            if folder in known:
+                continue
+            if connection := shims.connect(Room(folder)):
+                # Nobody knows of it any more, so nobody could ever stop it.
+                with connection, contextlib.suppress(OSError):
+                    connection.send(Stop(0.0, "forgotten").encode())
+                continue
+            self.remove([folder])
 
     def remove(self, folders: Sequence[Path]) -> None:
-        """Removes attempts' directories, and a workflow's when it is empty."""
+        """Removes attempts' directories, and a workflow's when it is empty.
+
+        What cannot be removed now (something still writes there) is swept by the next bridge.
+        """
         for folder in folders:
-            shims.remove_tree(folder)
+            try:
+                shims.remove_tree(folder)
+            except OSError as error:
+                log.warning("local_cluster.not_removed", folder=str(folder), error=str(error))
             with self._shaping, contextlib.suppress(OSError):  # not empty
                 folder.parent.rmdir()

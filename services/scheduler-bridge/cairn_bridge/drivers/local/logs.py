@@ -41,16 +41,23 @@ def batches(lines: Sequence[Line], from_seq: int = 0) -> list[list[LogLine]]:
 async def report_whole(
     key: AttemptKey, room: Room, from_seq: int, reporter: Reporter, executor: Executor
 ) -> int:
-    """Reports the log of an ended attempt, from a line on; returns its number of lines."""
+    """Reports the log of an ended attempt, from a line on; returns its number of lines.
+
+    The last line is always among what is reported, or nobody would notice that it was lost.
+    """
     loop = asyncio.get_running_loop()
     reader = Reader(room.log)
-    await loop.run_in_executor(executor, reader.skip_to, from_seq)
+    await loop.run_in_executor(executor, reader.skip_to, max(0, from_seq - 1))
     held: list[LogLine] = []
+    last: Sequence[Line] = ()
     while lines := await loop.run_in_executor(executor, reader.read):
+        last = lines[-1:]
         for batch in batches(lines, from_seq):
             if held:
                 await reporter.log(key, held, final=False)
             held = batch
+    if not held and last:
+        (held,) = batches(last)
     await reporter.log(key, held, final=True)
     return reader.position.seq
 

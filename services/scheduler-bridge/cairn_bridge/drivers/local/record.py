@@ -12,12 +12,12 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cairn_bridge.cluster import AttemptKey
+from cairn_bridge.cluster import AttemptKey, ClusterError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS placements (
@@ -27,9 +27,18 @@ CREATE TABLE IF NOT EXISTS attempts (
     placement INTEGER, boot TEXT, ending BLOB, reported INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (workflow, number, attempt)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS attempts_of_placement ON attempts (placement);
+CREATE TABLE IF NOT EXISTS settled (
+    id INTEGER PRIMARY KEY, workflow TEXT NOT NULL, number INTEGER NOT NULL,
+    attempt INTEGER NOT NULL);
 """
+SETTLED_KEPT = 50_000
+"""Settled attempts that are remembered as such: a bus that has lost an acknowledgement gives
+their placements out once more, and what has run must not run again."""
 _MOST_AT_ONCE = 1000
 _ONE = "workflow = ? AND number = ? AND attempt = ?"
+
+Identity = tuple[str, int, int]
+"""Workflow, task index, attempt."""
 
 _Work = Callable[[sqlite3.Connection], Any]
 
@@ -60,7 +69,10 @@ class Taken:
 
 
 class Record:
-    """The file, and the thread that writes it."""
+    """The file, and the thread that writes it.
+
+    What is awaited raises ClusterError when the file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,12 +81,12 @@ class Record:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def open(self) -> tuple[list[Taken], list[Remembered]]:
-        """Opens or makes the file; returns all that it remembers."""
+    async def open(self) -> tuple[list[Taken], list[Remembered], list[Identity]]:
+        """Opens or makes the file; returns all that it remembers, and what was settled of late."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._write, name="local-record", daemon=True)
         self._thread.start()
-        found: tuple[list[Taken], list[Remembered]] = await self._do(_load)
+        found: tuple[list[Taken], list[Remembered], list[Identity]] = await self._do(_load)
         return found
 
     async def close(self) -> None:
@@ -97,7 +109,7 @@ class Record:
             connection.executemany(
                 "INSERT OR IGNORE INTO attempts (workflow, number, attempt, name, placement) "
                 "VALUES (?, ?, ?, ?, ?)",
-                [(*_identity(key), key.name, row.lastrowid) for key in keys],
+                [(*identity(key), key.name, row.lastrowid) for key in keys],
             )
             return row.lastrowid or 0
 
@@ -109,18 +121,19 @@ class Record:
         self._post(
             lambda connection: connection.executemany(
                 f"UPDATE attempts SET boot = ? WHERE {_ONE}",  # noqa: S608
-                [(boot, *_identity(key)) for key in keys],
+                [(boot, *identity(key)) for key in keys],
             )
         )
 
-    async def judge(self, key: AttemptKey, ending: bytes) -> None:
-        """Remembers how an attempt ended that left no ending itself, known before or not."""
+    async def judge(self, endings: Iterable[tuple[AttemptKey, bytes]]) -> None:
+        """Remembers how attempts ended that left no ending themselves, known before or not."""
+        rows = [(*identity(key), key.name, ending) for key, ending in endings]
         await self._do(
-            lambda connection: connection.execute(
+            lambda connection: connection.executemany(
                 "INSERT INTO attempts (workflow, number, attempt, name, ending) "
                 "VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET ending = excluded.ending WHERE ending IS NULL",
-                (*_identity(key), key.name, ending),
+                rows,
             )
         )
 
@@ -129,7 +142,7 @@ class Record:
         self._post(
             lambda connection: connection.execute(
                 f"UPDATE attempts SET reported = 1 WHERE {_ONE}",  # noqa: S608
-                _identity(key),
+                identity(key),
             )
         )
 
@@ -140,7 +153,7 @@ class Record:
             for key in keys:
                 gone = connection.execute(
                     f"DELETE FROM attempts WHERE {_ONE} RETURNING placement",  # noqa: S608
-                    _identity(key),
+                    identity(key),
                 ).fetchone()
                 if gone and gone[0] is not None:
                     connection.execute(
@@ -148,6 +161,14 @@ class Record:
                         "(SELECT 1 FROM attempts WHERE placement = ?1)",
                         gone,
                     )
+            connection.executemany(
+                "INSERT INTO settled (workflow, number, attempt) VALUES (?, ?, ?)",
+                [identity(key) for key in keys],
+            )
+            connection.execute(
+                "DELETE FROM settled WHERE id <= (SELECT max(id) FROM settled) - ?",
+                (SETTLED_KEPT,),
+            )
 
         await self._do(work)
 
@@ -203,7 +224,7 @@ class Record:
                 if future.done():
                     continue
                 if failure is not None:
-                    future.set_exception(failure)
+                    future.set_exception(ClusterError(f"{self._path}: {failure}"))
                 else:
                     future.set_result(results[place])
 
@@ -212,11 +233,14 @@ class Record:
             self._loop.call_soon_threadsafe(answer)
 
 
-def _identity(key: AttemptKey) -> tuple[str, int, int]:
+def identity(key: AttemptKey) -> Identity:
+    """What tells an attempt from all others; its name does not."""
     return key.workflow, key.index, key.attempt
 
 
-def _load(connection: sqlite3.Connection) -> tuple[list[Taken], list[Remembered]]:
+def _load(
+    connection: sqlite3.Connection,
+) -> tuple[list[Taken], list[Remembered], list[Identity]]:
     placements = [
         Taken(*row)
         for row in connection.execute(
@@ -230,4 +254,5 @@ def _load(connection: sqlite3.Connection) -> tuple[list[Taken], list[Remembered]
             "FROM attempts ORDER BY placement, number"
         )
     ]
-    return placements, attempts
+    settled = connection.execute("SELECT workflow, number, attempt FROM settled ORDER BY id")
+    return placements, attempts, [(row[0], row[1], row[2]) for row in settled]

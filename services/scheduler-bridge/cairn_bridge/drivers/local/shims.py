@@ -16,7 +16,7 @@ from pathlib import Path
 from cairn_common.events import FinishReason
 from cairn_runtime.room import Ending, Room
 
-NODE_LOST, START_ERROR = 3001, 3003  # exit codes of the user guide
+NODE_LOST, BACKEND_ERROR, START_ERROR = 3001, 3001, 3003  # exit codes of the user guide
 _CONNECT_SECONDS = 5.0
 _FLOCK = "hhqqi"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 

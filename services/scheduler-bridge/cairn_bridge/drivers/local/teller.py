@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 
-from cairn_bridge.cluster import AttemptKey, Fact, Phase, Reporter
+import structlog
+
+from cairn_bridge.cluster import AttemptKey, Fact, Outcome, Phase, Reporter
 from cairn_bridge.drivers.local import logs, shims
 from cairn_bridge.drivers.local.attempt import Attempt, outcome_of
 from cairn_bridge.drivers.local.gang import Gang
 from cairn_bridge.drivers.local.record import Record
+from cairn_common.events import FinishReason
 
-_LOGS_AT_ONCE = 8
+log = structlog.get_logger(__name__)
+
+_LOGS_AT_ONCE, _ENDS_AT_ONCE = 8, 64
 
 
 class Teller:
@@ -25,6 +30,7 @@ class Teller:
         self._executor = executor
         self._node = node
         self._logs = asyncio.Semaphore(_LOGS_AT_ONCE)
+        self._ends = asyncio.Lock()
 
     async def fact(self, phase: Phase, keys: Sequence[AttemptKey], at: datetime) -> None:
         """A phase short of the end, reached together."""
@@ -59,10 +65,31 @@ class Teller:
             self._record.reported(attempt.key)
         attempt.end(outcome)
 
+    async def ends_of_unstarted(self, attempts: Sequence[Attempt]) -> None:
+        """The ends of attempts that never ran, a few at a time: there may be thousands."""
+        for start in range(0, len(attempts), _ENDS_AT_ONCE):
+            async with self._ends:
+                some = attempts[start : start + _ENDS_AT_ONCE]
+                await asyncio.gather(*(self._end_of_unstarted(attempt) for attempt in some))
+
+    async def _end_of_unstarted(self, attempt: Attempt) -> None:
+        try:
+            await self._reporter.log(attempt.key, [], final=True)
+            await self.end(attempt, 0)
+        except Exception:  # the others' ends must be told all the same
+            log.exception("local_cluster.end_not_told", task=attempt.key)
+            attempt.told.set()
+
     async def end_again(self, attempt: Attempt) -> None:
         """Log and end of an attempt whose end was told, or is being told."""
         await attempt.told.wait()
         await self.end(attempt, await self.log(attempt))
+
+    async def settled_before(self, key: AttemptKey) -> None:
+        """An order to run what has run and was settled: the engine knows, or will do it anew."""
+        outcome = Outcome(FinishReason.NODE_LOST, message="the attempt was settled before")
+        now = datetime.now(UTC)
+        await self._reporter.fact(Fact(Phase.FINISHED, (key,), now, self._node, outcome))
 
     async def phases(self, attempts: Sequence[Attempt]) -> None:
         """How far each is, again; an end that is about to be told is not told twice."""

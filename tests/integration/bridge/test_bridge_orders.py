@@ -1,0 +1,107 @@
+"""Orders that come by the thousand, or that the cluster stumbles over."""
+
+from __future__ import annotations
+
+from bridge_harness import Engine, RecordingDriver, bridge
+
+from cairn_bridge.cluster import AttemptKey
+from cairn_common.events import Envelope, FinishReason, TaskAccepted, TaskFinished
+from cairn_common.events.subjects import PLACEMENTS
+from cairn_common.messaging import Publisher
+from servers import Servers
+
+MANY = 5000
+
+
+async def test_a_placement_behind_thousands_of_stops(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    stopped, placed = engine.workflow(), engine.workflow()
+    await engine.say(*(engine.stop(stopped, index) for index in range(MANY)), engine.ready(placed))
+    async with bridge(servers, driver):
+        await engine.until(lambda: bool(engine.of(TaskAccepted, placed)))
+        events = engine.of(TaskFinished, stopped)
+        await engine.until(
+            lambda: sum(len(event.outcomes) for event in engine.of(TaskFinished, stopped)) >= MANY
+        )
+    assert driver.keys("stop") == MANY
+    assert driver.count("stop") < MANY / 20
+    assert len(events) < MANY / 20
+
+
+async def test_settling_holds_up_nothing(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    settled, placed = engine.workflow(), engine.workflow()
+    driver.may_settle.clear()
+    async with bridge(servers, driver):
+        await engine.say(*(engine.settled(settled, index) for index in range(MANY)))
+        await engine.say(engine.ready(placed), engine.settled(placed))
+        await engine.until(lambda: bool(engine.of(TaskAccepted, placed)))
+        assert AttemptKey(placed, 0, 0, "t0") in driver.known()
+        driver.may_settle.set()
+        last = engine.workflow()
+        await engine.say(engine.ready(last), engine.stop(last))
+        await engine.outcome(last)
+    assert driver.count("settle") < MANY / 20
+
+
+async def test_a_stop_comes_after_its_placement(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    workflow = engine.workflow()
+    await engine.say(engine.ready(workflow, 3), engine.stop(workflow, 1))
+    async with bridge(servers, driver):
+        outcome = await engine.outcome(workflow, 1)
+    assert outcome.reason is FinishReason.STOPPED
+    assert [name for name, _ in driver.calls if name != "report_all"] == ["place", "stop"]
+
+
+async def test_a_driver_that_stumbles_over_one_order_carries_out_the_others(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    bad, good = engine.workflow(), engine.workflow()
+    driver.broken_for.add(bad)
+    await engine.say(engine.ready(bad, 2), engine.ready(good), engine.stop(bad), engine.stop(good))
+    async with bridge(servers, driver):
+        for index in range(2):
+            outcome = await engine.outcome(bad, index)
+            assert outcome.reason is FinishReason.BACKEND_ERROR
+            assert "RuntimeError: the driver stumbled" in outcome.message
+        assert (await engine.outcome(good)).reason is FinishReason.STOPPED
+        assert engine.of(TaskAccepted, good)
+
+
+async def test_an_order_that_nobody_understands_is_put_aside(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    workflow = engine.workflow()
+    publisher = Publisher(engine.bus)
+    await publisher.start()
+    subject = f"task.ready.{engine.cluster}.{workflow}"
+    await publisher.publish([Envelope(subject, {"ce-type": "task.ready"}, b"{")])
+    await engine.say(engine.ready(workflow))
+    async with bridge(servers, driver):
+        await engine.until(lambda: bool(engine.of(TaskAccepted, workflow)))
+    dead = await engine.bus.jetstream.get_last_msg("CAIRN_DEAD_LETTERS", f"dead.bridge.{subject}")
+    assert dead.data == b"{"
+    await publisher.close()
+
+
+async def test_orders_go_on_after_their_stream_was_deleted(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    workflow = engine.workflow()
+    async with bridge(servers, driver):
+        await engine.say(engine.ready(workflow))
+        await engine.until(lambda: bool(engine.of(TaskAccepted, workflow)))
+        await engine.bus.jetstream.delete_stream(PLACEMENTS.name)
+        again = engine.workflow()
+        await engine.say(engine.ready(again))  # sent until there is a stream
+        await engine.until(lambda: bool(engine.of(TaskAccepted, again)))
