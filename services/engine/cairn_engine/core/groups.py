@@ -188,20 +188,7 @@ def restart(context: Context, workflow: Workflow, group: Group, message: str) ->
 
 def _reopen(context: Context, workflow: Workflow, group: Group, task: Task) -> None:
     """A completed task of a gang that restarts runs again, as a further attempt."""
-    context.ledger.create_task(
-        Task(
-            workflow=task.workflow,
-            index=task.index,
-            attempt=task.attempt + 1,
-            group=task.group,
-            name=task.name,
-            uuid=task.uuid,
-            lead=task.lead,
-            status=TaskStatus.WAITING,
-            exit_actions=task.exit_actions,
-            retry_at=context.now,
-        )
-    )
+    context.ledger.create_task(task.successor(context.now))
     group.open += 1
     group.tally[task.status] -= 1
     workflow.tasks_completed -= 1

@@ -128,3 +128,18 @@ class Task:
     def key(self) -> tuple[str, int, int]:
         """Workflow, task index, attempt."""
         return self.workflow, self.index, self.attempt
+
+    def successor(self, retry_at: datetime) -> Task:
+        """The next attempt of the same task, waiting for its time."""
+        return Task(
+            workflow=self.workflow,
+            index=self.index,
+            attempt=self.attempt + 1,
+            group=self.group,
+            name=self.name,
+            uuid=self.uuid,
+            lead=self.lead,
+            status=TaskStatus.WAITING,
+            exit_actions=self.exit_actions,
+            retry_at=retry_at,
+        )

@@ -246,20 +246,7 @@ def reschedule(
     task.ended_at = at
     context.ledger.touch_task(task)
     retry_at = context.now + context.policy.backoff(task.uuid, task.attempt)
-    context.ledger.create_task(
-        Task(
-            workflow=task.workflow,
-            index=task.index,
-            attempt=task.attempt + 1,
-            group=task.group,
-            name=task.name,
-            uuid=task.uuid,
-            lead=task.lead,
-            status=TaskStatus.WAITING,
-            exit_actions=task.exit_actions,
-            retry_at=retry_at,
-        )
-    )
+    context.ledger.create_task(task.successor(retry_at))
     if group.restarting:  # the gang starts together, so the latest of its times counts
         group.retry_at = max(retry_at, group.retry_at or retry_at)
     else:
