@@ -55,16 +55,17 @@ def main() -> None:
 
 
 def tell(home: Path) -> None:
-    """Submit, follow, look, find the results."""
+    """Submit, read the log as it comes, look, follow another one, find the results."""
     workflow = str((EXAMPLES / "pipeline.yaml").relative_to(Path.cwd()))
-    cairn("workflow", "submit", workflow, "--follow")
-    cairn("workflow", "logs", "pipeline-1")
+    cairn("workflow", "submit", workflow)
+    cairn("workflow", "logs", "pipeline-1")  # streams while it runs, ends with it
     cairn("workflow", "query", "pipeline-1")
     facts = json.loads(
         cairn("workflow", "query", "pipeline-1", "--format-type", "json", quiet=True)
     )
     if facts["status"] != "COMPLETED":
         raise SystemExit(f"the workflow ended {facts['status']}")
+    cairn("workflow", "submit", str(Path(workflow).with_name("serial.yaml")), "--follow")
     say("What the tasks left in the store:")
     for file in sorted((home / "store").rglob("*")):
         if file.is_file():

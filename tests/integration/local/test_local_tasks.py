@@ -196,7 +196,8 @@ async def test_failed_transfers_say_what_and_where(cluster: Cluster, tmp_path: P
 
 
 async def test_memory_beyond_the_limit_ends_the_task(cluster: Cluster) -> None:
-    script = f"exec {sys.executable} -c 'import time; x = bytes(1) * 200_000_000; time.sleep(99)'"
+    python = Path(sys.executable).resolve()  # the link to it may lie below /tmp
+    script = f"exec {python} -c 'import time; x = bytes(1) * 200_000_000; time.sleep(99)'"
     script = script.replace("bytes(1)", 'b"x"')  # zeros would not be resident
     key, outcome = await cluster.one(script, resources=Resources(memory=64 << 20))
     assert (outcome.reason, outcome.exit_code) == (FinishReason.OUT_OF_MEMORY, 137)

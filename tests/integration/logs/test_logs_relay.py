@@ -248,7 +248,8 @@ async def test_an_attempt_is_archived_once_it_is_on_the_disk(
         await sender.send([0])
         await sender.send([1], final=True)
         await sender.until(lambda: bool(sender.archived))
-    assert order == ["flushed", "archived"]
+    # Another test's messages may come again and be flushed, too.
+    assert order.index("flushed") < order.index("archived")
 
 
 async def test_the_stream_is_deleted_in_the_middle(

@@ -16,7 +16,9 @@ def install(folder: Path) -> None:
     source = Path(nc.__file__)
     shutil.copyfile(source, folder / source.name)
     program = folder / "nc"
-    command = f"{shlex.quote(sys.executable)} -I -S"
+    # Not the environment's own link to it: that may lie below /tmp, which tasks do not see.
+    interpreter = Path(sys.executable).resolve()
+    command = f"{shlex.quote(str(interpreter))} -I -S"
     program.write_text(
         f'#!/bin/sh\nexec {command} "$(dirname "$0")/{source.name}" "$@"\n', encoding="utf-8"
     )
