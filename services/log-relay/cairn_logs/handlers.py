@@ -264,9 +264,8 @@ def reading_router(archive: Archive, followers: Followers) -> NatsRouter:
             page = await _read_on(archive, request)
             if not page.records and not page.complete and request.wait_seconds > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(
-                        news.wait(), min(request.wait_seconds, _MAX_WAIT_SECONDS)
-                    )
+                    async with asyncio.timeout(min(request.wait_seconds, _MAX_WAIT_SECONDS)):
+                        await news.wait()
                 again = request.model_copy(update={"cursor": page.cursor, "last_n_lines": None})
                 page = await _read_on(archive, again)
         return LogReadReply(

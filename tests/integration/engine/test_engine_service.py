@@ -243,3 +243,14 @@ async def test_a_fact_about_an_unknown_task_is_recorded(servers: Servers, harnes
                 "SELECT count(*) FROM engine.anomaly WHERE workflow = 'nobody-1'"
             ):
                 await asyncio.sleep(0.05)
+
+
+async def test_an_engine_that_is_told_to_stop_stops_even_while_messages_arrive(
+    servers: Servers, harness: Harness
+) -> None:
+    for _ in range(12):
+        async with asyncio.timeout(20), engine(servers):
+            await harness.submit(chain(3), count=5)
+    async with engine(servers):  # and what was under way goes on
+        names = await harness.submit(chain(1))
+        await harness.wait(names)

@@ -179,7 +179,9 @@ class Inbox:
         """Notices silence: the server promised a heartbeat, or a message, every two seconds."""
         while True:
             try:
-                await asyncio.wait_for(self._broken.wait(), _HEARTBEAT_SECONDS)
+                # Not wait_for: on Python 3.11 it can swallow a cancellation.
+                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    await self._broken.wait()
             except TimeoutError:
                 silent = asyncio.get_running_loop().time() - self._last_sign
                 if self._asked == 0 or silent < 2.5 * _HEARTBEAT_SECONDS:

@@ -110,7 +110,8 @@ class Publisher:
             await self._slots.acquire()
             return True
         try:
-            await asyncio.wait_for(self._slots.acquire(), self._answer_seconds)
+            async with asyncio.timeout(self._answer_seconds):
+                await self._slots.acquire()
         except TimeoutError:
             return False
         return True

@@ -130,7 +130,9 @@ class Lane:
         if pause > 0:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                # Not wait_for: on Python 3.11 it can swallow a cancellation.
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     async def _step(self) -> None:
         """Decide one batch; nothing of it is lost if that fails."""
