@@ -50,6 +50,8 @@ class Fact:
     at: datetime
     node: str | None = None
     outcome: Outcome | None = None  # with FINISHED, which then has one key
+    accepted_at: datetime | None = None  # if this was not said in a fact of its own
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,11 +206,12 @@ class GroupPlacement(Model):
 
 
 class TaskReady(BridgeEvent):
-    """A group may run. Offered again until it is accepted, so applying it twice is once."""
+    """Groups of one workflow may run, each for itself; those that may run at one moment are said
+    together. Offered again until they are accepted, so applying it twice is once."""
 
     type: ClassVar[str] = "task.ready"
 
-    placement: GroupPlacement
+    placements: list[GroupPlacement]
     traceparent: str | None = None
 
 
@@ -274,6 +275,10 @@ class TaskStarted(TaskFacts):
 
     attempts: list[AttemptRef]
     node: str | None = None
+    accepted_at: datetime | None = Field(
+        default=None, description="If no `task.accepted` was sent: the start came too soon after."
+    )
+    scheduled_at: datetime | None = None
 
 
 class FinishReason(StrEnum):
@@ -301,6 +306,10 @@ class TaskOutcome(AttemptRef):
     reason: FinishReason
     message: str | None = None
     node: str | None = None
+    accepted_at: datetime | None = Field(
+        default=None, description="If no `task.accepted` was sent: the end came too soon after it."
+    )
+    scheduled_at: datetime | None = None
     started_at: datetime | None = None
     at: datetime | None = None
     log_lines: int = Field(default=0, description="How many lines the log has in all.")

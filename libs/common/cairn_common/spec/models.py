@@ -285,6 +285,13 @@ class TaskSpec(SpecModel):
         description="What exit codes lead to, e.g. RESCHEDULE: 11-20.",
         json_schema_extra={"propertyNames": {"enum": [action.value for action in ExitAction]}},
     )
+    max_retries: int | None = Field(
+        default=None,
+        alias="maxRetries",
+        ge=0,
+        le=1000,
+        description="How often RESCHEDULE and RESTART may run it again; the pool decides if unset.",
+    )
     checkpoint: tuple[CheckpointSpec, ...] = Field(
         default=(), description="Folders saved while the task runs."
     )

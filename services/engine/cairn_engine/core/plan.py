@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from cairn_common.spec.graph import GroupNode, build_graph
 from cairn_common.spec.models import GroupSpec, TaskInput, TaskSpec, UrlOutput, WorkflowSpec
@@ -14,11 +14,20 @@ from cairn_engine.core.inputs import Offer
 from cairn_engine.core.model import Group, Task, Workflow
 
 
+Finished: TypeAlias = dict[str, dict[str, Task]]
+"""Groups that need not run again, by name: the last attempt of each of their tasks, by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The rows of a new workflow; `bodies` are the unchanging parts of its groups' placements."""
 
     workflow: Workflow
+    name: str
+    user: str
+    pool: str
+    priority: str
+    labels: dict[str, str]
     exec_timeout: float | None
     queue_timeout: float | None
     groups: list[Group]
@@ -29,7 +38,11 @@ class Plan:
     @property
     def roots(self) -> list[Offer]:
         """The groups that wait for nothing."""
-        return [Offer(group.workflow, group.index) for group in self.groups if not group.unmet]
+        return [
+            Offer(group.workflow, group.index)
+            for group in self.groups
+            if not group.unmet and not group.status.final
+        ]
 
 
 def make_plan(
@@ -44,8 +57,17 @@ def make_plan(
     submitted_at: datetime,
     traceparent: str | None,
     max_retries: int,
+    labels: dict[str, str] | None = None,
+    parent: str | None = None,
+    finished: Finished | None = None,
 ) -> Plan:
     """Build the graph and lay out its entities, linear in the size of the specification.
+
+    Args:
+        spec: what was submitted; the other arguments are how and by whom.
+        max_retries: of tasks that do not say it themselves.
+        parent: the earlier workflow that this one restarts.
+        finished: what of that one is taken over as it is.
 
     Raises:
         SpecError: the graph has a cycle or an input that points nowhere.
@@ -56,6 +78,12 @@ def make_plan(
     groups: list[Group] = []
     tasks: list[Task] = []
     bodies: list[dict[str, Any]] = []
+    taken_over = {
+        node.index
+        for node in graph.groups
+        if (known := (finished or {}).get(node.name))
+        and known.keys() >= {task.name for task in node.tasks}
+    }
     for node, group_spec in zip(graph.groups, spec.all_groups, strict=True):
         group_uuid = f"{uuid[:16]}{node.index:08x}"
         groups.append(
@@ -65,12 +93,13 @@ def make_plan(
                 name=node.name,
                 uuid=group_uuid,
                 status=TaskStatus.WAITING,
-                unmet=len(node.upstream),
+                unmet=sum(index not in taken_over for index in node.upstream),
                 downstream=list(node.downstream),
                 first_task=node.tasks[0].index,
                 size=len(node.tasks),
                 open=len(node.tasks),
                 lead=next(task.index for task in node.tasks if task.lead),
+                cluster=cluster,
                 ignore_nonlead=group_spec.ignore_nonlead_status,
                 exec_timeout=exec_timeout,
                 queue_timeout=queue_timeout,
@@ -87,9 +116,12 @@ def make_plan(
                     uuid=_task_uuid(uuid, task_node.index),
                     lead=task_node.lead,
                     status=TaskStatus.WAITING,
+                    max_retries=_either(task_spec.max_retries, max_retries),
                     exit_actions=_exit_actions(task_spec),
                 )
             )
+        if finished and node.index in taken_over:
+            _take_over(groups[-1], tasks[-len(node.tasks) :], finished[node.name])
         bodies.append(
             {
                 "workflow": workflow,
@@ -112,10 +144,17 @@ def make_plan(
             cluster=cluster,
             submitted_at=submitted_at,
             groups_total=len(groups),
-            groups_open=len(groups),
-            max_retries=max_retries,
+            groups_open=len(groups) - len(taken_over),
+            parent=parent,
             traceparent=traceparent,
+            tasks_completed=sum(task.status is TaskStatus.COMPLETED for task in tasks),
+            tasks_failed=sum(task.status.failed for task in tasks),
         ),
+        name=spec.name,
+        user=user,
+        pool=pool,
+        priority=priority,
+        labels=labels or {},
         exec_timeout=exec_timeout,
         queue_timeout=queue_timeout,
         groups=groups,
@@ -123,6 +162,29 @@ def make_plan(
         tasks=tasks,
         bodies=bodies,
     )
+
+
+def _take_over(group: Group, tasks: list[Task], known: dict[str, Task]) -> None:
+    """Give a new group and its tasks the end that they had in an earlier workflow."""
+    for task in tasks:
+        earlier = known[task.name]
+        for name in _TAKEN_OVER:
+            setattr(task, name, getattr(earlier, name))
+        task.archived = task.reported = True
+    group.status = TaskStatus.COMPLETED
+    group.open = 0
+    group.started_at = min((t.started_at for t in tasks if t.started_at), default=None)
+    group.ended_at = max((t.ended_at for t in tasks if t.ended_at), default=None)
+
+
+_TAKEN_OVER = (
+    "attempt", "status", "exit_code", "reason", "message", "node", "processing_at",
+    "scheduling_at", "initializing_at", "started_at", "ended_at", "cluster", "location",
+)  # fmt: skip
+
+
+def _either(own: int | None, usual: int) -> int:
+    return usual if own is None else own
 
 
 def _seconds(duration: timedelta | None) -> float | None:
@@ -188,14 +250,15 @@ def _task_bodies(
 def complete_body(
     body: Mapping[str, Any],
     attempts: Mapping[int, int],
-    completed: Mapping[int, int],
+    completed: Mapping[tuple[str, int], tuple[int, str | None]],
 ) -> dict[str, Any]:
     """A placement of some tasks of a group: the stored body with what was open until now.
 
     Args:
         body: as `make_plan` made it.
         attempts: task index to the attempt to place; tasks that are not in it are left out.
-        completed: task index of an upstream task to the attempt that left the outputs.
+        completed: workflow and index of an upstream task to the attempt that left the outputs,
+            and where, if that is not the usual place.
     """
     uuid = body["workflow_uuid"]
     tasks = []
@@ -212,14 +275,17 @@ def complete_body(
                 else {
                     "task": source["task"],
                     "regex": source["regex"],
-                    "location": location_of(
-                        uuid, source["task"], completed.get(source["source"], 0)
-                    ),
+                    "location": _source(uuid, source["task"], completed.get((body["workflow"], source["source"]))),
                 }
                 for source in task["inputs"]
             ]
         tasks.append(placed)
     return {**body, "tasks": tasks}
+
+
+def _source(uuid: str, task: str, completed: tuple[int, str | None] | None) -> str:
+    attempt, location = completed or (0, None)
+    return location or location_of(uuid, task, attempt)
 
 
 def sources_of(body: Mapping[str, Any]) -> set[int]:

@@ -66,7 +66,15 @@ class Arrivals:
                 )
             case TaskStarted():
                 self.inputs.extend(
-                    Started(event.workflow, ref.index, ref.attempt, event.at, event.node)
+                    Started(
+                        event.workflow,
+                        ref.index,
+                        ref.attempt,
+                        event.at,
+                        event.node,
+                        event.accepted_at,
+                        event.scheduled_at,
+                    )
                     for ref in event.attempts
                 )
             case TaskFinished():
@@ -82,6 +90,8 @@ class Arrivals:
                         outcome.node,
                         outcome.started_at,
                         outcome.log_lines,
+                        outcome.accepted_at,
+                        outcome.scheduled_at,
                     )
                     for outcome in event.outcomes
                 )
