@@ -1,8 +1,9 @@
 """From a driver's facts to events on the bus.
 
 Facts that come together leave together: what arrives while a message is under way is gathered,
-folded (`cairn_bridge.core.folding`), and facts of one kind about one workflow become one event. A finished attempt is remembered until
-the engine settles it, and reported again, ever more rarely, as long as it does not.
+folded (`core.folding`), and facts of one kind about one workflow become one event. A finished
+attempt is remembered until the engine settles it, and reported again, ever more rarely, as long
+as it does not.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from cairn_common.status import TaskStatus, WorkflowStatus
 from cairn_engine.core.inputs import Offer
 from cairn_engine.core.model import Group, Task, Workflow
 
-
 Finished: TypeAlias = dict[str, dict[str, Task]]
 """Groups that need not run again, by name: the last attempt of each of their tasks, by name."""
 
@@ -232,14 +231,14 @@ def _task_bodies(
             ],
             "inputs": [
                 {"task": source.task, "source": next(sources), "regex": source.regex}
-                if isinstance(source, TaskInput)
+                if type(source) is TaskInput
                 else {"url": getattr(source, "url", None), "regex": getattr(source, "regex", None)}
                 for source in task.inputs
             ],
             "outputs": [
                 {"url": target.url, "regex": target.regex}
                 for target in task.outputs
-                if isinstance(target, UrlOutput)
+                if type(target) is UrlOutput
             ],
         }
         body |= {name: value for name, value in optional.items() if value}
@@ -275,7 +274,11 @@ def complete_body(
                 else {
                     "task": source["task"],
                     "regex": source["regex"],
-                    "location": _source(uuid, source["task"], completed.get((body["workflow"], source["source"]))),
+                    "location": _source(
+                        uuid,
+                        source["task"],
+                        completed.get((body["workflow"], source["source"])),
+                    ),
                 }
                 for source in task["inputs"]
             ]

@@ -40,6 +40,7 @@ _FOLLOW_UPS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Offer, Wake, Block, EndGroup, RestartGroup, CancelPage)
 }
 _REMEMBERED_ATTEMPTS = 20_000
+_SMALL = 500  # tasks of a workflow
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ class BatchHandler:
             for submission in await self._store.load_submissions(sorted(set(ids))):
                 plan = await self._plan(submission)
                 writes.plans.append(plan)
-                self._remember_roots(plan)
+                self._remember(plan)
                 decision.follow_ups.extend(plan.roots)
             await self._follow(decision, writes, now)
             announced = [self._announcer.submitted(plan.workflow, now) for plan in writes.plans]
@@ -208,17 +209,19 @@ class BatchHandler:
             finished=finished,
         )
 
-    def _remember_roots(self, plan: Plan) -> None:
-        """What is offered at once need not be loaded."""
+    def _remember(self, plan: Plan) -> None:
+        """What is at hand need not be loaded: of a large workflow what is offered at once."""
         ledger = self._ledger
         ledger.workflows[plan.workflow.id] = plan.workflow
-        for root in plan.roots:
-            group = plan.groups[root.group]
-            key = (group.workflow, group.index)
-            ledger.groups[key] = group
+        if len(plan.tasks) <= _SMALL:
+            groups = plan.groups
+        else:
+            groups = [plan.groups[root.group] for root in plan.roots]
+        for group in groups:
+            ledger.groups[group.workflow, group.index] = group
             for task in plan.tasks[group.first_task : group.first_task + group.size]:
                 ledger.add_task(task)
-            ledger.mark_whole([key])
+        ledger.mark_whole((group.workflow, group.index) for group in groups)
 
     async def _decide(self, inputs: Sequence[Input], decision: Decision, now: datetime) -> None:
         """Load what the inputs are about, then decide each."""

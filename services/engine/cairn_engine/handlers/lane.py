@@ -37,6 +37,7 @@ _FAR = timedelta(hours=1)
 _SWEEP_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _DUE_AT_ONCE = 200
+_SUBMISSIONS_AT_ONCE = 32
 _SETTLE_SECONDS = 0.25
 _PUBLISHING_AT_ONCE = 8
 
@@ -220,9 +221,10 @@ class Lane:
 
     async def _decide_and_say(self, arrivals: Arrivals, *, take_follow_ups: bool = False) -> None:
         """New workflows first: what else came may be about them already."""
-        if arrivals.submissions:
+        for start in range(0, len(arrivals.submissions), _SUBMISSIONS_AT_ONCE):
+            some = arrivals.submissions[start : start + _SUBMISSIONS_AT_ONCE]
             async with self._sent_in_hand() as forget:
-                result = await self._handler.submit(arrivals.submissions, self._epochs, forget)
+                result = await self._handler.submit(some, self._epochs, forget)
             await self._apply(result)
         if arrivals.inputs or take_follow_ups:
             async with self._sent_in_hand() as forget:

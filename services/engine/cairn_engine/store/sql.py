@@ -18,8 +18,8 @@ WORKFLOW_COLUMNS: Final = (
 )
 GROUP_COLUMNS: Final = (
     "workflow, index, name, uuid, status, unmet, downstream, first_task, size, open, lead, "
-    "cluster, ignore_nonlead, exec_timeout, queue_timeout, active, restarting, offered, offers, tally, "
-    "verdict, message, processing_at, scheduling_at, initializing_at, started_at, ended_at, "
+    "cluster, ignore_nonlead, exec_timeout, queue_timeout, active, restarting, offered, offers, "
+    "tally, verdict, message, processing_at, scheduling_at, initializing_at, started_at, ended_at, "
     "offer_at, queue_deadline, start_deadline, exec_deadline, retry_at, drain_deadline, "
     "linger_until"
 )
@@ -28,6 +28,8 @@ TASK_COLUMNS: Final = (
     "exit_code, reason, message, node, processing_at, scheduling_at, initializing_at, started_at, "
     "ended_at, retry_at, archived, reported, cluster, location"
 )
+
+_T_COLUMNS: Final = ", ".join(f"t.{column.strip()}" for column in TASK_COLUMNS.split(","))
 
 LOAD_WORKFLOWS: Final = f"""
 SELECT {WORKFLOW_COLUMNS} FROM engine.workflow WHERE id = ANY($1::text[])
@@ -44,7 +46,7 @@ JOIN engine.task_group ON workflow = w AND index = i
 """
 
 LOAD_CURRENT_TASKS: Final = f"""
-SELECT {", ".join(f"t.{column.strip()}" for column in TASK_COLUMNS.split(","))}
+SELECT {_T_COLUMNS}
 FROM unnest($1::text[], $2::int[]) AS k (w, g)
 JOIN engine.task_group AS grp ON grp.workflow = w AND grp.index = g
 CROSS JOIN LATERAL (
@@ -228,7 +230,7 @@ ORDER BY t.workflow, t.index LIMIT $4
 """
 
 COMPLETED_OF: Final = f"""
-SELECT {", ".join(f"t.{c.strip()}" for c in TASK_COLUMNS.split(","))}, g.name AS group_name
+SELECT {_T_COLUMNS}, g.name AS group_name
 FROM engine.task_group AS g
 JOIN engine.task AS t
   ON t.workflow = g.workflow AND t.index >= g.first_task AND t.index < g.first_task + g.size

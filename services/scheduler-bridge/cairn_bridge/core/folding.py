@@ -21,7 +21,8 @@ def fold(facts: Iterable[Fact]) -> list[Fact]:
     """
     kept: list[Fact | None] = []
     places: dict[AttemptKey, list[int]] = {}  # where the kept facts about an attempt stand
-    for fact in facts:
+    for said in facts:
+        fact = said
         if fact.phase in {Phase.STARTED, Phase.FINISHED}:
             for place in places.get(fact.keys[0], ()):
                 earlier = kept[place]
