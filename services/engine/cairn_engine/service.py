@@ -51,9 +51,7 @@ class EngineService:
                 Lane(
                     bus,
                     store,
-                    BatchHandler(
-                        store, announcer, settings.policy(), settings.pools, settings.max_retries
-                    ),
+                    BatchHandler(store, announcer, settings.policy(), settings.pool),
                     announcer,
                     publisher,
                     DeadLetters(publisher, "engine"),

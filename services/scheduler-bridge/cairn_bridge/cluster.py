@@ -63,6 +63,7 @@ class Outcome:
     message: str | None = None
     started_at: datetime | None = None
     log_lines: int = 0
+    restarts: int = 0
 
 
 class Reporter(Protocol):

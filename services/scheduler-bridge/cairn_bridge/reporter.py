@@ -247,4 +247,5 @@ def _outcome(fact: Fact) -> TaskOutcome:
         started_at=outcome.started_at,
         at=fact.at,
         log_lines=outcome.log_lines,
+        restarts=outcome.restarts,
     )

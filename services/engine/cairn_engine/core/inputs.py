@@ -54,6 +54,7 @@ class Finished(TaskInput):
     node: str | None = None
     started_at: datetime | None = None
     log_lines: int = 0
+    restarts: int = 0
     accepted_at: datetime | None = None
     scheduled_at: datetime | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -12,6 +12,7 @@ from cairn_common.spec.models import GroupSpec, TaskInput, TaskSpec, UrlOutput, 
 from cairn_common.status import TaskStatus, WorkflowStatus
 from cairn_engine.core.inputs import Offer
 from cairn_engine.core.model import Group, Task, Workflow
+from cairn_engine.core.policy import ExitRule, Policy
 
 Finished: TypeAlias = dict[str, dict[str, Task]]
 """Groups that need not run again, by name: the last attempt of each of their tasks, by name."""
@@ -56,6 +57,8 @@ def make_plan(
     submitted_at: datetime,
     traceparent: str | None,
     max_retries: int,
+    policy: Policy | None = None,
+    exit_actions: Sequence[ExitRule] = (),
     labels: dict[str, str] | None = None,
     parent: str | None = None,
     finished: Finished | None = None,
@@ -65,6 +68,8 @@ def make_plan(
     Args:
         spec: what was submitted; the other arguments are how and by whom.
         max_retries: of tasks that do not say it themselves.
+        policy: whose back-off is that of restarts, too.
+        exit_actions: the pool's, which come after each task's own.
         parent: the earlier workflow that this one restarts.
         finished: what of that one is taken over as it is.
 
@@ -116,7 +121,7 @@ def make_plan(
                     lead=task_node.lead,
                     status=TaskStatus.WAITING,
                     max_retries=_either(task_spec.max_retries, max_retries),
-                    exit_actions=_exit_actions(task_spec),
+                    exit_actions=[*_exit_actions(task_spec), *exit_actions] or None,
                 )
             )
         if finished and node.index in taken_over:
@@ -132,7 +137,9 @@ def make_plan(
                 "user": user,
                 "pool": pool,
                 "priority": priority,
-                "tasks": _task_bodies(spec, group_spec, node, uuid),
+                "tasks": _task_bodies(
+                    spec, group_spec, node, tasks[-len(node.tasks) :], policy or Policy()
+                ),
             }
         )
     return Plan(
@@ -194,23 +201,40 @@ def _task_uuid(workflow_uuid: str, index: int) -> str:
     return f"{workflow_uuid[:16]}{index:016x}"
 
 
-def _exit_actions(task: TaskSpec) -> list[tuple[str, int, int]] | None:
+def _exit_actions(task: TaskSpec) -> list[ExitRule]:
     return [
         (action, low, high) for action, ranges in task.exit_actions.items() for low, high in ranges
-    ] or None
+    ]
+
+
+def _restart(rules: Sequence[ExitRule], limit: int, policy: Policy) -> dict[str, Any] | None:
+    """What the cluster does about RESTART by itself: see `RestartPolicy` of the catalogue."""
+    codes = [(low, high) for action, low, high in rules if action == "RESTART"]
+    if not codes or not limit:
+        return None
+    return {
+        "exit_codes": codes,
+        "limit": limit,
+        "backoff_seconds": policy.backoff_base,
+        "backoff_max_seconds": policy.backoff_max,
+    }
 
 
 def _task_bodies(
-    spec: WorkflowSpec, group: GroupSpec, node: GroupNode, uuid: str
+    spec: WorkflowSpec,
+    group: GroupSpec,
+    node: GroupNode,
+    planned: Sequence[Task],
+    policy: Policy,
 ) -> list[dict[str, Any]]:
     bodies = []
-    for task_node, task in zip(node.tasks, group.tasks, strict=True):
+    for task_node, task, plan in zip(node.tasks, group.tasks, planned, strict=True):
         resource = spec.resource_of(task)
         sources = iter(task_node.inputs)
         body: dict[str, Any] = {
             "index": task_node.index,
             "name": task.name,
-            "uuid": _task_uuid(uuid, task_node.index),
+            "uuid": plan.uuid,
             "image": task.image,
             "command": list(task.command),
             "resources": {
@@ -223,6 +247,7 @@ def _task_bodies(
         }
         optional: dict[str, Any] = {
             "lead": task.lead,
+            "restart": _restart(plan.exit_actions or (), plan.max_retries, policy),
             "args": list(task.args),
             "environment": dict(task.environment),
             "files": [

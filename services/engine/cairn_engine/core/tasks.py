@@ -172,7 +172,12 @@ def finished(
 def _conclude(
     context: Context, workflow: Workflow, group: Group, task: Task, fact: Finished
 ) -> None:
-    verdict = judge(fact.reason, fact.exit_code, task.exit_actions)
+    verdict = judge(
+        fact.reason,
+        fact.exit_code,
+        task.exit_actions,
+        restarts_left=fact.restarts < task.max_retries,
+    )
     stopped = fact.reason is FinishReason.STOPPED
     if group.verdict is not None:
         status = group.verdict if stopped or verdict.retry else verdict.status

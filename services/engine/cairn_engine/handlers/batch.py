@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from cairn_engine.core import (
     Ledger,
     Offer,
     Policy,
+    PoolPolicy,
     RestartGroup,
     TaskInput,
     Wake,
@@ -65,8 +66,7 @@ class BatchHandler:
         store: where state is.
         announcer: makes events.
         policy: the numbers.
-        pools: which cluster serves which pool.
-        max_retries: how often a task is tried again.
+        pool: the rules of the pool with a name.
     """
 
     def __init__(
@@ -74,14 +74,12 @@ class BatchHandler:
         store: Store,
         announcer: Announcer,
         policy: Policy,
-        pools: Mapping[str, str],
-        max_retries: int,
+        pool: Callable[[str], PoolPolicy],
     ) -> None:
         self._store = store
         self._announcer = announcer
         self._policy = policy
-        self._pools = pools
-        self._max_retries = max_retries
+        self._pool = pool
         self._ledger = Ledger()
 
     def forget(self) -> None:
@@ -190,6 +188,7 @@ class BatchHandler:
         return Result(envelopes, outbox, bool(writes.put_off), clocks, settled, traceparents)
 
     async def _plan(self, submission: Submission) -> Plan:
+        pool = self._pool(submission.pool)
         finished = None
         if submission.restarts is not None:
             finished = await self._store.load_finished(submission.restarts)
@@ -201,10 +200,12 @@ class BatchHandler:
             pool=submission.pool,
             priority=submission.priority,
             labels=submission.labels,
-            cluster=self._pools.get(submission.pool, submission.pool),
+            cluster=pool.cluster,
             submitted_at=submission.submitted_at,
             traceparent=submission.traceparent,
-            max_retries=self._max_retries,
+            max_retries=pool.max_retries,
+            policy=self._policy,
+            exit_actions=pool.exit_actions,
             parent=submission.restarts,
             finished=finished,
         )

@@ -98,6 +98,7 @@ def _finished(event: TaskFinished) -> Iterable[Input]:
             outcome.node,
             outcome.started_at,
             outcome.log_lines,
+            outcome.restarts,
             outcome.accepted_at,
             outcome.scheduled_at,
         )
