@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi settings schema lock clean
+.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi settings lifecycle schema lock clean
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -66,6 +66,9 @@ asyncapi: setup ## Write docs/asyncapi.yaml from the event catalogue
 
 settings: setup ## Write docs/settings.md from the services' settings models
 	$(BIN)/python deploy/settings_reference.py > docs/settings.md
+
+lifecycle: setup ## Write docs/lifecycle.md from the engine's tables
+	$(BIN)/python -m cairn_engine.lifecycle > docs/lifecycle.md
 
 schema: setup ## Write docs/workflow.schema.json from the workflow language's models
 	$(BIN)/python -m cairn_common.spec.schema docs/workflow.schema.json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from cairn_engine.core.inputs import Anomaly, Place, Settle, Stop
 from cairn_engine.core.outcome import judge
 from cairn_engine.core.plan import complete_body, sources_of
 from cairn_engine.core.transitions import GROUP, TASK, WORKFLOW
+from cairn_engine.lifecycle import document
 from simulation.world import Chaos, World
 
 CALM = Chaos(duplicate=0, drop=0, abort=0, fail=0, lose_node=0)
@@ -66,7 +68,7 @@ class Story:
         self.numbers = {t.name: t.index for t in self.world.ledger.tasks.values()}
 
     def say(self, *inputs: Input) -> list[Any]:
-        effects = self.world._decide(list(inputs))
+        effects = self.world.decide(list(inputs))
         self.world.check()
         return effects
 
@@ -420,3 +422,8 @@ def test_deciding_twice_from_the_same_state_gives_the_same_answer() -> None:
         )
         answers.append((decision.effects, decision.follow_ups, ledger.tasks))
     assert answers[0] == answers[1]
+
+
+def test_the_committed_page_of_the_life_cycle_is_the_generated_one() -> None:
+    page = Path(__file__).parents[3] / "docs" / "lifecycle.md"
+    assert page.read_text() == document(), "run make lifecycle"
