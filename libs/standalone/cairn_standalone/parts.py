@@ -36,6 +36,21 @@ SERVICES = (
     Service("scheduler-bridge", "cairn_bridge"),
     Service("log-relay", "cairn_logs"),
 )
+_ENGINE = "engine"
+
+
+def services(engines: int = 1) -> tuple[Service, ...]:
+    """All services, with as many engines as are wanted: `engine`, `engine-2`, and so on.
+
+    Engines share the work; more than one is for a machine of many cores, or to have another take
+    over within seconds when one dies.
+    """
+    more = [Service(f"{_ENGINE}-{number}", "cairn_engine") for number in range(2, engines + 1)]
+    return tuple(
+        each
+        for service in SERVICES
+        for each in ((service, *more) if service.name == _ENGINE else (service,))
+    )
 
 
 @dataclass(slots=True)

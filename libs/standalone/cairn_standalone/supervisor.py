@@ -61,6 +61,11 @@ class Settings:
     services: Sequence[Service] = SERVICES
     policy: Policy = field(default_factory=Policy)
 
+    @property
+    def engines(self) -> int:
+        """How many of the services are engines."""
+        return sum(service.module == "cairn_engine" for service in self.services)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
