@@ -7,6 +7,7 @@ settings in its environment (see `service_settings`); it says that it is ready w
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sys
@@ -99,6 +100,13 @@ class Part(ABC):
     async def wait_until_ready(self) -> None:
         """Return when the process can be used; called once after each `prepare`."""
 
+    async def wait_until_sick(self) -> str:
+        """Return why, when the ready process cannot work any more and a new start may mend it.
+
+        By default never: a process that cannot work is expected to end.
+        """
+        return await asyncio.get_running_loop().create_future()
+
 
 class Nats(Part):
     """nats-server with JetStream."""
@@ -132,6 +140,12 @@ class Nats(Part):
         await nats.wait_until_ready(self._around.memory.nats_port, self._name)
         # From now on the services hold its address: it has to come back at the same.
         self._known = True
+
+    async def wait_until_sick(self) -> str:
+        memory = self._around.memory
+        return await nats.wait_until_sick(
+            memory.nats_port, memory.nats_password, self._around.home.nats
+        )
 
 
 class Postgres(Part):
