@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 from nats.js.errors import APIError
 
 from .system import System
@@ -119,12 +120,21 @@ def _fill(folder: str) -> Inject:
         try:
             await _take_all(ballast)
             for _ in range(int(FULL_SECONDS)):
+                if folder == "postgres":
+                    await _want_room(system)
                 await asyncio.sleep(1)
                 await _take_all(ballast)  # what was freed meanwhile, by a restart say
         finally:
             ballast.unlink(missing_ok=True)
 
     return inject
+
+
+async def _want_room(system: System) -> None:
+    """Have PostgreSQL need a further segment of its log now, which otherwise takes minutes."""
+    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with asyncio.timeout(1), system.database() as database:
+            await database.execute("SELECT pg_switch_wal()")
 
 
 async def _take_all(ballast: Path) -> None:

@@ -81,7 +81,9 @@ async def story(system: System, workflow: str) -> list[str]:
         for log in (system.log(name).with_suffix(".log.1"), system.log(name)):
             if log.exists():
                 with log.open(errors="replace") as file:
-                    lines += [f"{name}.log: {line.rstrip()[:600]}" for line in file if workflow in line]
+                    lines += [
+                        f"{name}.log: {line.rstrip()[:600]}" for line in file if workflow in line
+                    ]
     return lines
 
 

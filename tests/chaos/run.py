@@ -139,6 +139,9 @@ async def _inject(
         await asyncio.sleep(0)
         recovered = await prober.recovered(began)
         await injecting
+        if fault.held and recovered is not None:
+            after = await prober.recovered(time.monotonic())
+            recovered = None if after is None else max(recovered, after)
         outcome.injections.append(Injection(fault.name, began, recovered))
         words = "never recovered" if recovered is None else f"recovered in {recovered:.1f} s"
         say(f"{number:4} {fault.name}: {words}; {load.under_way} under way")
@@ -175,9 +178,7 @@ async def _left(system: System) -> dict[str, int]:
         await asyncio.sleep(1.0)
 
 
-async def _judge(
-    system: System, load: Load, journal: Journal, outcome: Outcome, say: Say
-) -> None:
+async def _judge(system: System, load: Load, journal: Journal, outcome: Outcome, say: Say) -> None:
     record, by_key = await read_record(system)
     runs = journal.read()
     expected = [

@@ -274,7 +274,11 @@ class Shapes:
         draft.task(below, [0])
         limit = max(1, round(self._some()))
         return _plan(
-            "timeout", draft, "FAILED_EXEC_TIMEOUT", limit + 15, timeout={"exec_timeout": f"{limit}s"}
+            "timeout",
+            draft,
+            "FAILED_EXEC_TIMEOUT",
+            limit + 15,
+            timeout={"exec_timeout": f"{limit}s"},
         )
 
     def canceled(self) -> Plan:

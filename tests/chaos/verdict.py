@@ -64,7 +64,12 @@ class Outcome:
         if self.idle:
             slowest = f"{max(self.idle):.1f} s"
             rows.append(
-                ("(no fault)", str(len(self.idle)), f"{statistics.median(self.idle):.1f} s", slowest)
+                (
+                    "(no fault)",
+                    str(len(self.idle)),
+                    f"{statistics.median(self.idle):.1f} s",
+                    slowest,
+                )
             )
         lines = [_align(rows), ""]
         lines += [f"skipped: {fault}: {reason}" for fault, reason in self.skipped.items()]
@@ -76,7 +81,8 @@ class Outcome:
             f"{self.ended} workflows ended, {self.attempts} attempts ran, "
             f"{len(self.injections)} faults, all over {drained} after the last one",
             "shapes: " + ", ".join(f"{name} {n}" for name, n in sorted(self.shapes.items())),
-            "left undone: " + (", ".join(f"{n} {name}" for name, n in self.left.items() if n) or "0"),
+            "left undone: "
+            + (", ".join(f"{n} {name}" for name, n in self.left.items() if n) or "0"),
             "verdict: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()),
         ]
         return "\n".join(lines)
