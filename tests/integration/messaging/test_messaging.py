@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -164,3 +165,24 @@ async def test_dead_letters_keep_the_reason_and_a_bounded_body(
     assert letter.headers["ce-id"] == "7"
     assert letter.headers["cairn-size"] == "100000"
     assert len(letter.data) == 64 * 1024
+
+
+async def test_an_inbox_closes_although_a_cancellation_is_swallowed(bus: Bus) -> None:
+    """The client waits with `wait_for`, which can swallow one on Python 3.11 (CPython 86296)."""
+    restoring = asyncio.Event()
+
+    class Swallowing(Inbox):
+        async def _ensure(self, *, rewind: bool = False) -> bool:
+            created = await super()._ensure(rewind=rewind)
+            if not rewind:
+                restoring.set()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+            return created
+
+    inbox = Swallowing(bus, STREAM, "swallowing", "test.>", lambda _: None)
+    await inbox.start()
+    await bus.jetstream.delete_consumer(STREAM.name, "swallowing")
+    async with asyncio.timeout(20):
+        await restoring.wait()
+        await inbox.close()
