@@ -78,6 +78,7 @@ class Lane:
         self._epochs: dict[int, int] = {}  # of the batch in hand
         self._granted: dict[int, int] = {}  # of the next one
         self._inboxes: dict[int, Inbox] = {}
+        self._owning = asyncio.Lock()
         self._arrived: deque[Message] = deque()
         self._wake = asyncio.Event()
         self._clocks = Clocks()
@@ -96,6 +97,11 @@ class Lane:
 
     async def own(self, epochs: dict[int, int]) -> None:
         """Work on exactly these partitions, beginning with the next batch."""
+        # The lane itself gives up what it was fenced off from, while leases are being renewed.
+        async with self._owning:
+            await self._own(epochs)
+
+    async def _own(self, epochs: dict[int, int]) -> None:
         for partition in self._inboxes.keys() - epochs.keys():
             await self._inboxes.pop(partition).close()
         self._granted = dict(epochs)
