@@ -47,7 +47,7 @@ class Load:
         self._shapes = shapes
         self._workflows = workflows
         # So many more that there are enough while nothing can be sent: an API that is paused.
-        self._target = workflows + workflows * 2 // 5
+        self._target = workflows + max(5, workflows // 4)
         self._numbers = itertools.count(1)
         self._cancels: set[asyncio.Task[None]] = set()
         self.sent: list[Sent] = []
@@ -127,7 +127,7 @@ class Load:
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 continue
             now = self.under_way
-            reached = reached or now >= self._target - 5
+            reached = reached or now >= self._target - 2
             if reached:
                 self.least = now if self.least is None else min(self.least, now)
 

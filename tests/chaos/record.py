@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from cairn_common.events.subjects import DEAD_LETTERS
+
 from .checker import Record, Row
 from .journal import Attempt
 from .load import LABEL
@@ -59,8 +61,14 @@ async def loose_ends(system: System) -> dict[str, int]:
             " (SELECT count(*) FROM api.handover) AS handovers"
         )
     assert counted is not None
+    async with system.bus() as client:
+        dead = await client.jetstream().stream_info(DEAD_LETTERS.name)
     attempts = system.root / "clusters" / "local" / "attempts"
-    return {**dict(counted), "unsettled attempts": sum(1 for _ in attempts.glob("*/*"))}
+    return {
+        **dict(counted),
+        "unsettled attempts": sum(1 for _ in attempts.glob("*/*")),
+        "dead letters": dead.state.messages,
+    }
 
 
 async def story(system: System, workflow: str) -> list[str]:

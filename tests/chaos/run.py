@@ -49,7 +49,7 @@ class Settings:
     @property
     def seconds(self) -> float:
         """So long that the machine starts about a dozen tasks a second, however many are open."""
-        return max(1.0, self.workflows / 12)
+        return max(1.0, self.workflows / 6)
 
 
 class _Deck:
