@@ -1,4 +1,4 @@
-"""What is done to the system. Each fault is over when `inject` returns; what it broke may not be."""
+"""What is done to the system. A fault is over when `inject` returns; what it broke may not be."""
 
 from __future__ import annotations
 

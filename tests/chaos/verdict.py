@@ -75,11 +75,11 @@ class Outcome:
         lines += [f"skipped: {fault}: {reason}" for fault, reason in self.skipped.items()]
         kinds = count(self.violations)
         drained = "not all ended" if self.drained is None else f"{self.drained:.0f} s"
+        wanted = f"{self.workflows} workflows wanted under way, never fewer than {self.least}"
+        ran = f"{self.ended} workflows ended, {self.attempts} attempts ran"
         lines += [
-            f"seed {self.seed}, {self.minutes:g} minutes, {self.workflows} workflows wanted under "
-            f"way, never fewer than {self.least}",
-            f"{self.ended} workflows ended, {self.attempts} attempts ran, "
-            f"{len(self.injections)} faults, all over {drained} after the last one",
+            f"seed {self.seed}, {self.minutes:g} minutes, {wanted}",
+            f"{ran}, {len(self.injections)} faults, all over {drained} after the last one",
             "shapes: " + ", ".join(f"{name} {n}" for name, n in sorted(self.shapes.items())),
             "left undone: "
             + (", ".join(f"{n} {name}" for name, n in self.left.items() if n) or "0"),

@@ -105,7 +105,8 @@ class Part(ABC):
 
         By default never: a process that cannot work is expected to end.
         """
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
 
 
 class Nats(Part):

@@ -57,7 +57,13 @@ class DeadLetters:
     async def send_refused(self, refused: Sequence[tuple[Envelope, str]]) -> None:
         """Keep what was to be published and was refused; returns once that is stored."""
         await self._send(
-            (letter.subject, letter.headers, letter.body, letter.headers["Nats-Msg-Id"], reason)
+            (
+                letter.subject,
+                letter.headers,
+                letter.body,
+                _id_of(letter),
+                reason,
+            )
             for letter, reason in refused
         )
 
@@ -99,6 +105,10 @@ class DeadLetters:
         if len(target.encode()) > _MAX_SUBJECT_BYTES:
             target = f"dead.{self._service}.long-subject"
         return Envelope(target, kept | added, body[:_MAX_BODY_BYTES])
+
+
+def _id_of(letter: Envelope) -> str:
+    return letter.headers.get("Nats-Msg-Id", "")
 
 
 def _one_line(text: str) -> str:
