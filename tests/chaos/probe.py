@@ -1,8 +1,8 @@
 """How long until work gets done again, end to end.
 
 The clock starts with the injection of the fault. At once, `PROBES` workflows of one task are sent
-through the HTTP API with priority HIGH, each until it is acknowledged. The system has recovered when
-all of them were acknowledged, are COMPLETED by the API's word, and the API gives out the line that
+through the HTTP API with priority HIGH, each until it is acknowledged. It has recovered when
+all were acknowledged, are COMPLETED by the API's word, and the API gives out the line that
 each has logged. Several, because a workflow belongs to one of sixteen partitions and so to one
 engine. A fault that lasts (a pause, a full disk) counts as far as nothing gets done in it; when it
 is over, the same is measured again from there, and the longer of the two times stands.
