@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import httpx
@@ -19,6 +20,8 @@ from .shapes import Plan, Shapes
 from .system import System
 
 LABEL = "chaos-key"
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+"""Errors of a database that does not answer now."""
 _MOST_A_SECOND = 12
 
 
@@ -75,8 +78,26 @@ class Load:
                 counting.cancel()
 
     async def finish(self) -> None:
-        """Returns once every cancellation was taken."""
+        """Returns once every cancellation was taken.
+
+        What was taken although nobody heard so, the end of the load included, is canceled now.
+        """
+        by_key = await self._taken()
+        for sent in self.sent:
+            if sent.workflow is None and sent.plan.cancel_after is not None:
+                sent.workflow = by_key.get(sent.key)
+                if sent.workflow is not None:
+                    self._cancels.add(asyncio.create_task(self._cancel(sent, 0.0)))
         await asyncio.gather(*self._cancels)
+
+    async def _taken(self) -> dict[str, str]:
+        """The workflow of each key that was taken."""
+        while True:
+            try:
+                async with asyncio.timeout(5), self._system.database() as database:
+                    return await submissions(database)
+            except AWAY:
+                await asyncio.sleep(1.0)
 
     async def submit(self, client: httpx.AsyncClient, plan: Plan, priority: str = "NORMAL") -> Sent:
         """Send one workflow, once; `workflow` of the result is None if nobody answered."""
@@ -124,7 +145,7 @@ class Load:
             await asyncio.sleep(0.5)
             try:
                 self.ended = await ended(self._system)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            except AWAY:
                 continue
             now = self.under_way
             reached = reached or now >= self._target - 2
@@ -139,6 +160,14 @@ async def ended(system: System) -> set[str]:
             "SELECT id FROM engine.view_workflow WHERE ended_at IS NOT NULL"
         )
     return {row["id"] for row in rows}
+
+
+async def submissions(database: asyncpg.Connection[Any]) -> dict[str, str]:
+    """The workflow of each key, as the API publishes it."""
+    rows = await database.fetch(
+        "SELECT workflow, labels ->> $1 AS key FROM api.view_submission", LABEL
+    )
+    return {row["key"]: row["workflow"] for row in rows}
 
 
 async def until(true: Callable[[], bool], seconds: float) -> bool:

@@ -11,7 +11,7 @@ from cairn_common.events.subjects import DEAD_LETTERS
 
 from .checker import Record, Row
 from .journal import Attempt
-from .load import LABEL
+from .load import submissions
 from .system import System
 
 
@@ -22,9 +22,7 @@ async def read_record(system: System) -> tuple[Record, dict[str, str]]:
         tasks = await database.fetch(
             "SELECT workflow, name, attempt, status, exit_code, started_at FROM engine.view_task"
         )
-        submissions = await database.fetch(
-            "SELECT workflow, labels ->> $1 AS key FROM api.view_submission", LABEL
-        )
+        by_key = await submissions(database)
     record = Record({row["id"]: row["status"] for row in workflows})
     for row in tasks:
         record.rows.setdefault(row["workflow"], []).append(
@@ -38,7 +36,7 @@ async def read_record(system: System) -> tuple[Record, dict[str, str]]:
         )
     for file in (system.root / "logs").glob("*.jsonl"):
         record.logged |= _attempts_in(file)
-    return record, {row["key"]: row["workflow"] for row in submissions}
+    return record, by_key
 
 
 def _attempts_in(file: Path) -> set[Attempt]:

@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
-
 from .checker import Expected, Violation, check
 from .faults import Fault, all_faults
 from .journal import Journal
-from .load import Load, Sent, ended, until
+from .load import AWAY, Load, Sent, ended, until
 from .probe import Prober
 from .record import loose_ends, read_record, story
 from .shapes import Shapes
@@ -29,7 +27,6 @@ _PATIENCE = 150.0
 """Seconds that a workflow may take beyond its own time after the last fault."""
 _LEFT_PATIENCE = 120.0
 """Seconds for the last messages and hand-overs, which are repeated ever more rarely."""
-_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +153,7 @@ async def _drain(
     deadline = max(last, longest) + _PATIENCE
     told = time.monotonic()
     while True:
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(*AWAY):
             load.ended = await ended(system)
         if load.under_way == 0 and not journal.open:
             return time.monotonic() - last
