@@ -222,5 +222,8 @@ def test_a_run_is_good_only_if_all_is_well() -> None:
     outcome.left = {"outbox": 1}
     assert not outcome.good
     outcome.left = {}
+    outcome.drained = None
+    assert not outcome.good
+    outcome.drained = 3.0
     outcome.violations = [Violation(Kind.LOST, W, None, "gone")]
     assert not outcome.good

@@ -42,9 +42,10 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """0 lost, 0 doubled, 0 stuck, 0 wrong, nothing left undone, recovered every time."""
+        """0 lost, 0 doubled, 0 stuck, 0 wrong, all over in time, recovered every time."""
         recovered = all(injection.recovered is not None for injection in self.injections)
-        return not self.violations and not any(self.left.values()) and recovered
+        over = self.drained is not None and not any(self.left.values())
+        return not self.violations and over and recovered
 
     def tables(self) -> str:
         """For people."""
