@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi settings lifecycle schema lock clean
+.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi settings lifecycle schema lock clean chaos
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -12,6 +12,8 @@ PACKAGES := libs/common libs/client libs/runtime libs/standalone \
 	services/api services/engine services/scheduler-bridge services/log-relay
 SOURCES := libs services tests benchmarks examples deploy
 SEEDS ?= 100000
+MINUTES ?= 15
+WORKFLOWS ?= 200
 PYTEST_ARGS ?=
 
 help: ## Show this list
@@ -60,6 +62,9 @@ bench: setup ## Run the benchmarks; each prints a table and, last, a JSON line
 
 simulate: setup ## Tell many simulated stories of the engine's core: make simulate SEEDS=100000
 	$(BIN)/pytest tests/simulation --seeds $(SEEDS) --timeout 0
+
+chaos: setup ## Kill, pause and fill everything under load: make chaos MINUTES=15 WORKFLOWS=200 SEED=7
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --workflows $(WORKFLOWS) $(if $(SEED),--seed $(SEED))
 
 asyncapi: setup ## Write docs/asyncapi.yaml from the event catalogue
 	$(BIN)/python -m cairn_common.asyncapi > docs/asyncapi.yaml

@@ -12,8 +12,6 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from cairn_bridge.cluster import AttemptKey, Fact, Phase
 from cairn_bridge.core.folding import fold
 from cairn_common.events import (
@@ -29,9 +27,7 @@ from cairn_common.events import (
     TaskStarted,
     encode,
 )
-from cairn_common.messaging import Publisher
-
-log = structlog.get_logger(__name__)
+from cairn_common.messaging import DeadLetters, Publisher, RefusedError
 
 _MAX_LOG_BYTES = 512 * 1024
 _MAX_TOGETHER = 500  # facts in one event, which must fit a message of the bus
@@ -57,6 +53,7 @@ class BusReporter:
 
     def __init__(self, publisher: Publisher, cluster: str, unsettled_seconds: float) -> None:
         self._publisher = publisher
+        self._dead_letters = DeadLetters(publisher, "bridge")
         self._cluster = cluster
         self._source = f"/bridge/{cluster}"
         self._unsettled_seconds = unsettled_seconds
@@ -97,7 +94,7 @@ class BusReporter:
             size += len(line.text) + 100
         if chunk or final:
             envelopes.append(self._log(key, chunk, final=final))
-        await self._publisher.publish(envelopes)
+        await self._publish(envelopes)
 
     def _log(self, key: AttemptKey, lines: list[LogLine], *, final: bool) -> Envelope:
         event = TaskLog(
@@ -149,15 +146,11 @@ class BusReporter:
                     future.set_result(None)
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
-        """One event that NATS cannot take must neither lose nor hold up the others."""
+        """One event that NATS cannot take holds up no other: it becomes a dead letter."""
         try:
             await self._publisher.publish(envelopes)
-        except ValueError:
-            for envelope in envelopes:  # those that did arrive are known by their ids
-                try:
-                    await self._publisher.publish([envelope])
-                except ValueError as error:
-                    log.error("facts refused", subject=envelope.subject, error=str(error))
+        except RefusedError as error:
+            await self._dead_letters.send_refused(error.refused)
 
     def _envelopes(self, facts: Iterable[Fact]) -> Iterable[Envelope]:
         """Gather neighbours of one workflow and kind into one event."""

@@ -20,6 +20,7 @@ Row: TypeAlias = asyncpg.Record
 TRANSIENT: tuple[type[Exception], ...] = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that broke in the middle of something
     asyncpg.exceptions.OperatorInterventionError,  # CannotConnectNowError among them
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.exceptions.TransactionRollbackError,

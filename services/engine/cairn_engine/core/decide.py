@@ -93,6 +93,7 @@ def _about_group(context: Context, workflow: Workflow, input_: GroupInput) -> No
 
 
 def _unknown(decision: Decision, input_: Input | TaskInput | GroupInput, what: str) -> None:
+    fact = input_ if isinstance(input_, TaskInput) else None
     decision.effects.append(
-        Anomaly(input_.workflow, repr(input_), f"the engine knows no such {what}")
+        Anomaly(input_.workflow, repr(input_), f"the engine knows no such {what}", fact)
     )

@@ -189,6 +189,7 @@ class Anomaly:
     workflow: str
     what: str
     story: str
+    fact: TaskInput | None = None
 
 
 Effect: TypeAlias = Place | Stop | Settle | Announce | Anomaly

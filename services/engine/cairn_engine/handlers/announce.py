@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -18,6 +18,9 @@ from cairn_common.events import (
     AttemptRef,
     Envelope,
     Event,
+    FinishReason,
+    TaskFinished,
+    TaskOutcome,
     TaskReady,
     TaskSettled,
     TaskStop,
@@ -211,6 +214,30 @@ def gather(settled: dict[tuple[str, str], Attempts], effects: Iterable[Effect]) 
         if isinstance(effect, Settle):
             key = (effect.workflow, effect.cluster)
             settled.setdefault(key, []).extend(effect.attempts)
+
+
+def unplaceable(envelope: Envelope, reason: str) -> TaskFinished | None:
+    """The end of the attempts that the bus could not carry; None: it is no placement."""
+    if envelope.headers["ce-type"] != TaskReady.type:
+        return None
+    ready = TaskReady.model_validate_json(envelope.body)
+    message = f"the group's placement cannot be sent to its cluster: {reason}"
+    return TaskFinished(
+        workflow=ready.workflow,
+        cluster=ready.cluster,
+        at=datetime.now(UTC),
+        outcomes=[
+            TaskOutcome(
+                index=task.index,
+                name=task.name,
+                attempt=task.attempt,
+                reason=FinishReason.UNSCHEDULABLE,
+                message=message,
+            )
+            for placement in ready.placements
+            for task in placement.tasks
+        ],
+    )
 
 
 def _refs(attempts: Iterable[tuple[int, str, int]]) -> list[AttemptRef]:

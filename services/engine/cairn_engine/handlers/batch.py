@@ -54,6 +54,8 @@ class Result:
     clocks: dict[tuple[str, int], datetime | None] = field(default_factory=dict)
     settled: list[Settle] = field(default_factory=list)
     traceparents: dict[str, str] = field(default_factory=dict)  # of workflows, where spans are made
+    anomalies: list[Anomaly] = field(default_factory=list)
+    unsubmitted: frozenset[str] = frozenset()  # announced, and not to be found
 
 
 class BatchHandler:
@@ -105,10 +107,21 @@ class BatchHandler:
                 decision.follow_ups.extend(plan.roots)
             await self._follow(decision, writes, now)
             announced = [self._announcer.submitted(plan.workflow, now) for plan in writes.plans]
-            return await self._commit(decision, writes, epochs, now, announced)
+            unsubmitted = await self._unsubmitted(ids)
+            result = await self._commit(decision, writes, epochs, now, announced)
+            result.unsubmitted = unsubmitted
         except BaseException:
             self._ledger.forget()
             raise
+        return result
+
+    async def _unsubmitted(self, ids: Sequence[str]) -> frozenset[str]:
+        """Which of these workflows neither are known nor have been submitted."""
+        ledger = self._ledger
+        doubtful = set(ids) - ledger.workflows.keys()
+        if doubtful:
+            await self._store.load_workflows(ledger, doubtful)
+        return frozenset(doubtful - ledger.workflows.keys())
 
     async def handle(
         self,
@@ -185,7 +198,15 @@ class BatchHandler:
         ledger.shrink(_REMEMBERED_ATTEMPTS)
         settled = [effect for effect in decision.effects if isinstance(effect, Settle)]
         traceparents = spans.traceparents if spans is not None else {}
-        return Result(envelopes, outbox, bool(writes.put_off), clocks, settled, traceparents)
+        return Result(
+            envelopes,
+            outbox,
+            bool(writes.put_off),
+            clocks,
+            settled,
+            traceparents,
+            writes.anomalies,
+        )
 
     async def _plan(self, submission: Submission) -> Plan:
         pool = self._pool(submission.pool)

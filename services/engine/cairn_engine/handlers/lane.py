@@ -13,19 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from cairn_common.events import Envelope, InvalidEventError, partition_of
+from cairn_common.events import Envelope, InvalidEventError, encode, partition_of
 from cairn_common.events.subjects import FACTS, engine_inbox
-from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher
+from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher, RefusedError
 from cairn_common.persistence import TRANSIENT
 from cairn_common.telemetry import MessageSpans
 from cairn_engine.core import Due
 from cairn_engine.core.clocks import Clocks
-from cairn_engine.handlers.announce import Announcer, Attempts, gather
+from cairn_engine.handlers.announce import SOURCE, Announcer, Attempts, gather, unplaceable
 from cairn_engine.handlers.batch import BatchHandler, Result
 from cairn_engine.handlers.decode import Arrivals
 from cairn_engine.store import FencedError, Store
@@ -78,6 +78,7 @@ class Lane:
         self._epochs: dict[int, int] = {}  # of the batch in hand
         self._granted: dict[int, int] = {}  # of the next one
         self._inboxes: dict[int, Inbox] = {}
+        self._owning = asyncio.Lock()
         self._arrived: deque[Message] = deque()
         self._wake = asyncio.Event()
         self._clocks = Clocks()
@@ -96,6 +97,11 @@ class Lane:
 
     async def own(self, epochs: dict[int, int]) -> None:
         """Work on exactly these partitions, beginning with the next batch."""
+        # The lane itself gives up what it was fenced off from, while leases are being renewed.
+        async with self._owning:
+            await self._own(epochs)
+
+    async def _own(self, epochs: dict[int, int]) -> None:
         for partition in self._inboxes.keys() - epochs.keys():
             await self._inboxes.pop(partition).close()
         self._granted = dict(epochs)
@@ -189,14 +195,16 @@ class Lane:
         now = datetime.now(UTC)
         arrivals = Arrivals()
         spans = self._spans = MessageSpans.if_wanted()
+        bad: dict[Message, str] = {}
         for message in messages:
             event = None
             try:
                 event = arrivals.take(message)
             except InvalidEventError as error:
-                await self._put_aside(message, str(error))
+                bad[message] = str(error)
             if spans is not None:
                 spans.take(message, event)
+        await self._put_aside(bad)
         await self._read_clocks()
         arrivals.inputs += [Due(*key) for key in self._clocks.ring(now, _DUE_AT_ONCE)]
         if now >= self._next_sweep:
@@ -225,14 +233,14 @@ class Lane:
             some = arrivals.submissions[start : start + _SUBMISSIONS_AT_ONCE]
             async with self._sent_in_hand() as forget:
                 result = await self._handler.submit(some, self._epochs, forget)
-            await self._apply(result)
+            await self._apply(result, arrivals)
         if arrivals.inputs or take_follow_ups:
             async with self._sent_in_hand() as forget:
                 result = await self._handler.handle(
                     arrivals.inputs, self._epochs, take_follow_ups=take_follow_ups, forget=forget
                 )
             self._follow_ups = False
-            await self._apply(result)
+            await self._apply(result, arrivals)
 
     @contextlib.asynccontextmanager
     async def _sent_in_hand(self) -> AsyncIterator[list[int]]:
@@ -244,7 +252,7 @@ class Lane:
             self._sent += forget
             raise
 
-    async def _apply(self, result: Result) -> None:
+    async def _apply(self, result: Result, arrivals: Arrivals) -> None:
         self._follow_ups |= result.more_follow_ups
         if self._spans is not None:
             self._spans.traceparents |= result.traceparents
@@ -256,6 +264,9 @@ class Lane:
                 self._next_settle = datetime.now(UTC) + timedelta(seconds=_SETTLE_SECONDS)
         if result.outbox is not None:
             await self._publish(result.outbox, result.envelopes)
+        if result.anomalies or result.unsubmitted:
+            # Stored, but not acknowledged: whatever crashes now, they come again.
+            await self._put_aside(arrivals.about_nothing(result.anomalies, result.unsubmitted))
 
     async def _read_clocks(self) -> None:
         """After a change of ownership, or a failure that may have swallowed some."""
@@ -288,13 +299,16 @@ class Lane:
                 raise
             except Exception as reason:
                 log.error("message failed", subject=message.subject, exc_info=reason)
-                await self._put_aside(message, f"{type(reason).__name__}: {reason}")
+                await self._put_aside({message: f"{type(reason).__name__}: {reason}"})
         self._follow_ups = True
 
-    async def _put_aside(self, message: Message, reason: str) -> None:
+    async def _put_aside(self, bad: Mapping[Message, str]) -> None:
+        """Send what cannot be handled, each with its reason, where an operator finds it."""
         if self._spans is not None:
-            self._spans.fail(message, reason)
-        await self._dead_letters.send(message, reason)
+            for message, reason in bad.items():
+                self._spans.fail(message, reason)
+        if bad:
+            await self._dead_letters.send_all(list(bad.items()))
 
     async def _acknowledge(self, messages: Sequence[Message]) -> None:
         last: dict[Inbox, tuple[Message, int]] = {}
@@ -313,16 +327,31 @@ class Lane:
 
     async def _send(self, outbox: int | None, envelopes: list[Envelope]) -> None:
         try:
-            await self._publisher.publish(envelopes)
+            try:
+                await self._publisher.publish(envelopes)
+            except RefusedError as error:
+                await self._refused(error)
             if outbox is not None:
                 self._sent.append(outbox)
-        except ValueError as error:
-            # Nobody can take it as it is; the row stays for an operator to look at.
-            log.error("announcement refused", outbox=outbox, error=str(error))
         finally:
             if outbox is not None:
                 self._unsent.discard(outbox)
             self._slots.release()
+
+    async def _refused(self, error: RefusedError) -> None:
+        """What the bus cannot carry becomes a dead letter, and placements among it fail.
+
+        Their tasks would wait for ever to be placed; the fact that they cannot be goes the way of
+        all facts, through the bus.
+        """
+        await self._dead_letters.send_refused(error.refused)
+        await self._publisher.publish(
+            [
+                encode(fact, source=SOURCE)
+                for envelope, reason in error.refused
+                if (fact := unplaceable(envelope, reason)) is not None
+            ]
+        )
 
     async def _sweep(self, now: datetime) -> None:
         """Send what was decided and never confirmed as sent; drop what was."""

@@ -214,6 +214,11 @@ SELECT id, body FROM engine.follow_up WHERE partition = ANY($1::smallint[]) ORDE
 
 DELETE_FOLLOW_UPS: Final = "DELETE FROM engine.follow_up WHERE id = ANY($1::bigint[])"
 
+ANOMALIES_KEPT: Final = 10_000
+DROP_OLD_ANOMALIES: Final = """
+DELETE FROM engine.anomaly WHERE id <= (SELECT max(id) FROM engine.anomaly) - $1::bigint
+"""
+
 INSERT_ANOMALIES: Final = """
 INSERT INTO engine.anomaly (at, workflow, what, story)
 SELECT now(), * FROM unnest($1::text[], $2::text[], $3::text[])

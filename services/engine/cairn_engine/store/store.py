@@ -297,7 +297,8 @@ class Store:
                 [partition_of(workflow) for workflow, _ in writes.put_off],
                 [body for _, body in writes.put_off],
             )
-        if writes.anomalies:
+        if writes.anomalies:  # the newest are kept: a flood of them is bounded
+            await connection.execute(sql.DROP_OLD_ANOMALIES, sql.ANOMALIES_KEPT)
             await connection.execute(
                 sql.INSERT_ANOMALIES,
                 [anomaly.workflow for anomaly in writes.anomalies],
