@@ -70,7 +70,7 @@ def server_version() -> str:
     """
     for line in (TEMPORAL / "go.mod").read_text().splitlines():
         if "go.temporal.io/server v" in line:
-            return line.rpartition(" v")[2].strip()
+            return line.partition("server v")[2].split()[0]
     raise LookupError("go.temporal.io/server")
 
 

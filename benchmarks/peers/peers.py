@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import subprocess
 import time
@@ -282,12 +283,23 @@ def _wait_for_http(url: str) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Ports that were free a moment ago, all different.
+
+    They are below 32768: Temporal stores its own as signed numbers of 16 bits.
+    """
+    found: list[socket.socket] = []
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.sample(range(20_000, 32_768), 1_000):
+            one = socket.socket()
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                one.close()
+                continue
+            found.append(one)
+            if len(found) == count:
+                return [one.getsockname()[1] for one in found]
+        raise PeerMissingError("no free ports")
     finally:
-        for one in sockets:
+        for one in found:
             one.close()
