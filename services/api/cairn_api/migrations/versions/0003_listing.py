@@ -3,13 +3,13 @@
 The extension pg_trgm comes with PostgreSQL and may be created by the owner of a database; it finds
 a part of a text by the groups of three letters in it.
 
-Revision: 0002
+Revision: 0003
 """
 
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -32,4 +32,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX api.submission_by_part, api.submission_by_pool")
+    raise RuntimeError("to return to the older version, restore the backup made with it")
