@@ -30,12 +30,12 @@ from benchmarks.peers.environments import (
     version_of,
 )
 from benchmarks.peers.model import PeerMissingError, System
-from benchmarks.peers.workers.work import Measured, Work
+from benchmarks.peers.workers.work import Measured, Work, end
 
 WORKERS = Path(__file__).parent / "workers"
 _PATIENCE = 120.0
 """Seconds that a server gets to start."""
-_LIMIT = 3600.0
+_LIMIT = 1800.0
 """Seconds that a driver gets for all of its work."""
 
 STATE = "PostgreSQL, each commit synced"
@@ -245,39 +245,37 @@ def _process(
         try:
             yield running
         finally:
-            running.terminate()
-            try:
-                running.wait(30)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
+            end(running)
 
 
 def _drive(environment: dict[str, str], work: Work, log: Path, *command: str | Path) -> Measured:
     """Run a driver; what its last line tells."""
-    with log.open("wb") as errors:
-        done = subprocess.run(
-            (*command, json.dumps(asdict(work))),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=log.parent,
-            timeout=_LIMIT,
-            check=False,
-        )
+    try:
+        with log.open("wb") as errors:
+            done = subprocess.run(
+                (*command, json.dumps(asdict(work))),
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=log.parent,
+                timeout=_LIMIT,
+                check=False,
+            )
+    except subprocess.TimeoutExpired as error:
+        raise PeerMissingError(f"its work was not done after {_LIMIT:,.0f} s") from error
     if done.returncode:
         raise PeerMissingError(f"its driver fails: {log.read_text(errors='replace')[-2000:]}")
     return Measured(**json.loads(done.stdout.decode().strip().splitlines()[-1]))
 
 
 def _wait_for_http(url: str) -> None:
-    end = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _PATIENCE
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
         except OSError as error:
-            if time.monotonic() > end:
+            if time.monotonic() > until:
                 raise PeerMissingError(f"its server does not answer: {error}") from error
             time.sleep(0.2)
 

@@ -20,7 +20,7 @@ from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.flows import flow as flow_api
-from work import Work, measure
+from work import Work, end, measure
 
 POOL = "benchmark"
 _GLANCE = 0.05
@@ -65,8 +65,7 @@ async def process_pool() -> None:
                 Work.from_arguments(), lambda: _run(client, chain), lambda: _run(client, fan)
             )
         finally:
-            worker.terminate()
-            worker.wait()
+            end(worker)
     measured.tell()
 
 

@@ -20,7 +20,7 @@ from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from work import TASKS_OF_A_CHAIN, WIDTH, Work, measure
+from work import TASKS_OF_A_CHAIN, WIDTH, Work, end, measure
 
 NAMESPACE = "benchmark"
 QUEUE = "benchmark"
@@ -116,8 +116,7 @@ async def drive(address: str) -> None:
 
         (await measure(Work.from_arguments(), run_chain, run_fan)).tell()
     finally:
-        worker.terminate()
-        worker.wait()
+        end(worker)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -69,6 +70,16 @@ async def measure(
     burst = time.perf_counter() - started
     fans = [await _timed(fan) for _ in range(work.fans)]
     return Measured(chains, burst, fans)
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 20.0) -> None:
+    """End a process, by force where it does not end by itself."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 async def _timed(act: Callable[[], Awaitable[object]]) -> float:
