@@ -15,6 +15,7 @@ from cairn_bridge.cluster import (
     ClusterDriver,
     ClusterError,
     Fact,
+    NotNowError,
     Outcome,
     Phase,
     PlacementError,
@@ -158,6 +159,9 @@ class OrderHandler:
         except PlacementError as error:
             log.warning("placement refused", workflow=ready.workflow, reason=str(error))
             await self._refuse(ready, Outcome(FinishReason.UNSCHEDULABLE, message=str(error)))
+        except NotNowError as error:
+            # Neither accepted nor ended: the engine offers it again, ever more rarely.
+            log.warning("no room for a placement", workflow=ready.workflow, reason=str(error))
         except ClusterError:
             raise
         except Exception as error:

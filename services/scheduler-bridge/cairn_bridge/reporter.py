@@ -176,7 +176,11 @@ class BusReporter:
         match first.phase:
             case Phase.ACCEPTED:
                 event = TaskAccepted(
-                    workflow=workflow, cluster=self._cluster, at=first.at, attempts=refs
+                    workflow=workflow,
+                    cluster=self._cluster,
+                    at=first.at,
+                    attempts=refs,
+                    message=first.message,
                 )
             case Phase.SCHEDULED:
                 event = TaskScheduled(
@@ -211,7 +215,10 @@ def _together(one: Fact, other: Fact) -> bool:
     return (
         one.phase is other.phase
         and one.keys[0].workflow == other.keys[0].workflow
-        and (one.phase is Phase.FINISHED or (one.node == other.node and one.at == other.at))
+        and (
+            one.phase is Phase.FINISHED
+            or (one.node, one.at, one.message) == (other.node, other.at, other.message)
+        )
     )
 
 
