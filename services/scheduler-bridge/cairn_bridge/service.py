@@ -143,7 +143,7 @@ class BridgeService:
             resources = ClusterResources(
                 cluster=settings.cluster,
                 at=datetime.now(UTC),
-                pools=settings.cluster_pools,
+                pools=list(settings.pools_of_cluster.pools),
                 nodes=await driver.inventory(),
             )
             await publisher.publish([encode(resources, source=f"/bridge/{settings.cluster}")])

@@ -7,7 +7,7 @@
 """
 
 from cairn_bridge.drivers.kubernetes.api import Api
-from cairn_bridge.drivers.kubernetes.core.site import Site
+from cairn_bridge.drivers.kubernetes.core.site import STORE, Site
 from cairn_bridge.drivers.kubernetes.driver import KubernetesDriver, Patience
 
-__all__ = ["Api", "KubernetesDriver", "Patience", "Site"]
+__all__ = ["STORE", "Api", "KubernetesDriver", "Patience", "Site"]

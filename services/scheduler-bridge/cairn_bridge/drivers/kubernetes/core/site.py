@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from cairn_common.pools import ClusterPools
 
+STORE = "file:///cairn/store"
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -27,5 +29,5 @@ class Site:
     pools: ClusterPools = field(default_factory=ClusterPools)
     scheduler: str = "kai-scheduler"
     domain: str = "cluster.local"
-    store: str = "file:///cairn/store"
+    store: str = STORE
     runtime_image: str | None = None
