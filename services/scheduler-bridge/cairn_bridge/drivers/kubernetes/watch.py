@@ -59,6 +59,7 @@ class Follower:
         self._query = query
         self._version = ""
         self.listed = asyncio.Event()
+        self.lists = 0
 
     async def run(self) -> None:
         """Follow until canceled. Raises ApiError when the server forbids it."""
@@ -100,6 +101,7 @@ class Follower:
             query["continue"] = metadata["continue"]
         self._version = metadata["resourceVersion"]
         self._on_list(items)
+        self.lists += 1
         self.listed.set()
 
     async def _watch(self) -> None:
