@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from driver_harness import FAST, World, keys_of, next_attempt
 
 from cairn_bridge.cluster import Phase
 from cairn_bridge.drivers.kubernetes import Patience
 from cairn_bridge.drivers.kubernetes.api import Api
 from cairn_common.events import FinishReason, InjectedFile
-from driver_harness import FAST, World, keys_of, next_attempt
 
 
 class Killed(BaseException):

@@ -324,6 +324,12 @@ def test_a_gang_starts_together_and_goes_on_with_those_that_run() -> None:
     assert minimum([waiting, waiting]) == {None: 2}
     assert minimum([running, running, waiting]) == {None: 2}
     assert minimum([]) == {}
+    assert minimum(
+        [Member("a", bound=True), Member("a", bound=False), Member("b", bound=False)]
+    ) == {
+        "a": 1,
+        "b": 1,
+    }
 
 
 def test_leaves_without_pods_go_and_take_empty_parents_along() -> None:

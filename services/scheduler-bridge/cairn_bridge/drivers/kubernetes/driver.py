@@ -230,6 +230,10 @@ class KubernetesDriver:
     def _pod_gone(self, attempt: Attempt, last: Document | None) -> None:
         """A pod vanished before its attempt was settled: somebody took the finalizer away."""
         attempt.pod_gone = True
+        if attempt.told is None and not attempt.gang.whole(attempt.sight.placement):
+            self._register.drop(attempt)  # of a placement that failed: nobody knows of it
+            self._mind_litter(attempt.gang)
+            return
         if attempt.phase is not Phase.FINISHED:
             attempt.phase = Phase.FINISHED
             attempt.ending = gone_ending(last)
@@ -337,12 +341,26 @@ class KubernetesDriver:
                 not gang.whole(each.sight.placement) for each in known
             ):
                 self._mind_litter(gang)
-                sights = await self._placer.place(gang, placement, traceparent)
+                try:
+                    sights = await self._placer.place(gang, placement, traceparent)
+                except Exception:
+                    await self._forget_half(gang)
+                    raise
                 known = [self._noted(sight) for sight in sights]
         again = [each for each in known if each.told is not None]
         await self._teller.accepted(known)
         # Whoever places twice may not have heard what became of the first time.
         await self._teller.phases(again)
+
+    async def _forget_half(self, gang: Gang) -> None:
+        """Nothing of a placement that failed is left, or it will be swept."""
+        for attempt in list(gang.attempts.values()):
+            if attempt.told is None and not gang.whole(attempt.sight.placement):
+                self._register.drop(attempt)
+        try:
+            await self._remove_if_empty(gang)
+        except Exception as error:
+            self._say.warning("kubernetes.left_behind", group=gang.uuid, error=str(error))
 
     def _noted(self, sight: Sight) -> Attempt:
         """What the watch may have seen already, and further than the answer to our request."""

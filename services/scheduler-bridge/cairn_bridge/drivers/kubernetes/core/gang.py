@@ -3,7 +3,9 @@
 A PodGroup's minimum must follow its life. KAI starts nothing while fewer pods than the minimum
 live, and evicts a group that runs with fewer for a minute (unless a pod succeeded); so when pods
 end, the minimum shrinks to those that run, and when a few tasks are tried again beside others
-that run, it stays at those. A group of which nothing runs starts together: all or none.
+that run, it stays at those. A group of which nothing runs starts together: all or none. A
+sub-group that is tried again as a whole has the same minute to find its place, as KAI 0.12 knows
+no minimum of none.
 
 Topology requirements become a tree: tasks with the same key and group share a node of it. What
 all tasks share is a constraint of the whole PodGroup; below that, sub-groups. KAI 0.12 compares
@@ -135,10 +137,12 @@ class Member:
 def minimum(members: Sequence[Member]) -> dict[str | None, int]:
     """The minimum of each leaf (None: of the group as a whole).
 
-    Pods that wait beside others that run join one by one; where nothing runs, all start together.
+    Pods that wait beside others of their leaf that run join one by one; where nothing of a leaf
+    runs, all of it starts together.
     """
     bound = Counter(each.leaf for each in members if each.bound)
-    return dict(bound or Counter(each.leaf for each in members))
+    live = Counter(each.leaf for each in members)
+    return {leaf: bound[leaf] or count for leaf, count in live.items()}
 
 
 def shrunk(

@@ -203,9 +203,17 @@ def _phase(
     if started is not None:
         return Phase.STARTED, started
     if node:
-        scheduled = condition(pod, "PodScheduled")
-        return Phase.SCHEDULED, moment(scheduled.get("lastTransitionTime")) or created
+        return Phase.SCHEDULED, _bound_at(pod) or created
     return Phase.ACCEPTED, created
+
+
+def _bound_at(pod: Document) -> datetime | None:
+    """When a pod got its node. KAI may write that it has none after it has bound it."""
+    for kind in ("PodBound", "PodScheduled"):
+        found = condition(pod, kind)
+        if found.get("status") == "True":
+            return moment(found.get("lastTransitionTime"))
+    return moment((pod.get("status") or {}).get("startTime"))
 
 
 def ended_at(pod: Document, verdict: Verdict | None) -> datetime | None:
