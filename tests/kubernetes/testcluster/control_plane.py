@@ -47,7 +47,7 @@ class Timing:
     """A node without a renewed lease is NotReady after this long."""
     toleration: int = 2
     """Pods are evicted from a NotReady node after this long, unless they say otherwise."""
-    schedule_period: str = "250ms"
+    schedule_period: str = "500ms"
     """Between two rounds of KAI; its default is one second."""
     staleness: str = "60s"
     """KAI evicts what is left of a gang that fell below its minimum after this long."""

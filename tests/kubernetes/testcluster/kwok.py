@@ -44,6 +44,7 @@ async def start(plane: ControlPlane, parts: Parts) -> None:
         f"--node-lease-duration-seconds={plane.timing.lease}",
         "--cidr=10.128.0.0/9",
         "--enable-crds=Logs,Exec,PortForward",
+        "--v=ERROR",
     )
 
 
@@ -54,6 +55,7 @@ def _settings(logs: Path) -> list[dict[str, Any]]:
             "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
             "kind": "KwokConfiguration",
             "options": {
+                "enableDebuggingHandlers": True,
                 "podPlayStageParallelism": 32,
                 "nodePlayStageParallelism": 16,
                 "nodeLeaseParallelism": 8,

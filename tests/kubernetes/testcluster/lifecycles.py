@@ -61,6 +61,8 @@ _GOING_ON = f'{_ALIVE} and .status.phase == "Running" and all(.status.containerS
 _OVER = '(.status.phase == "Succeeded" or .status.phase == "Failed")'
 _DELETED = ".metadata.deletionTimestamp != null"
 
+_EMPTY = '""'
+
 _HEAD = """
 {{ $now := Now }}
 {{ $told := default (dict) .metadata.annotations }}
@@ -73,8 +75,8 @@ def _condition(kind: str, status: str, reason: str = "", message: str = "") -> s
 - type: {kind}
   status: "{status}"
   lastTransitionTime: {{{{ $now | Quote }}}}
-  reason: {reason or '""'}
-  message: {message or '""'}
+  reason: {reason or _EMPTY}
+  message: {message or _EMPTY}
 """
 
 
@@ -95,7 +97,7 @@ def _statuses(field: str, source: str, state: str, *, ready: bool, started: bool
 
 
 def _waiting(reason: str, message: str = "") -> str:
-    return f"    waiting: {{reason: {reason}, message: {message or '""'}}}"
+    return f"    waiting: {{reason: {reason}, message: {message or _EMPTY}}}"
 
 
 _RUNS = "    running: {startedAt: {{ $now | Quote }}}"
@@ -144,14 +146,13 @@ def _end_of_init(code: str, reason: str) -> str:
     )
 
 
-_CODE = f'{{{{ get $told "{PREFIX}exit-code" | default "0" }}}}'
+_CODE = f'(get $told "{PREFIX}exit-code" | default "0")'
 _INIT_CODE = f'{{{{ get $told "{PREFIX}init-exit-code" | default "0" }}}}'
 _OOM = f'(eq (get $told "{PREFIX}end") "OOMKilled")'
 _MAIN_END = _terminated(
-    f"{{{{ if {_OOM} }}}}137{{{{ else }}}}{_CODE}{{{{ end }}}}",
-    f'{{{{ if {_OOM} }}}}OOMKilled{{{{ else if eq "{_CODE}" "0" }}}}Completed{{{{ else }}}}Error{{{{ end }}}}'.replace(
-        f'"{_CODE}"', f'(get $told "{PREFIX}exit-code" | default "0")'
-    ),
+    f"{{{{ if {_OOM} }}}}137{{{{ else }}}}{{{{ {_CODE} }}}}{{{{ end }}}}",
+    f'{{{{ if {_OOM} }}}}OOMKilled{{{{ else if eq {_CODE} "0" }}}}Completed'
+    "{{ else }}Error{{ end }}",
 )
 _UNREADY = _condition("Ready", "False", "PodCompleted") + _condition(
     "ContainersReady", "False", "PodCompleted"
@@ -393,7 +394,7 @@ def _ends() -> Iterator[dict[str, Any]]:
                 "containerStatuses", ".spec.containers", _MAIN_END, ready=False, started=False
             )
             + f"""
-{{{{ $failed := or {_OOM} (ne (get $told "{PREFIX}exit-code" | default "0") "0") }}}}
+{{{{ $failed := or {_OOM} (ne {_CODE} "0") }}}}
 {{{{ $sidecars := 0 }}}}
 {{{{ range .spec.initContainers }}}}{{{{ if eq (default "" .restartPolicy) "Always" }}}}{{{{ $sidecars = add1 $sidecars }}}}{{{{ end }}}}{{{{ end }}}}
 {{{{ if $sidecars }}}}phase: Running{{{{ else if $failed }}}}phase: Failed{{{{ else }}}}phase: Succeeded{{{{ end }}}}
