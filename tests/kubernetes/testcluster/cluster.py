@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,27 @@ from kubernetes_asyncio import client
 from testcluster import kai, kwok
 from testcluster.build import Parts
 from testcluster.control_plane import ControlPlane, Timing
-from testcluster.kubeapi import connected, create_all, request, until
+from testcluster.kubeapi import create_all, request, until
 from testcluster.lifecycles import NODE_LABEL
 from testcluster.nodes import NodeKind, nodes
+from testcluster.reached import Reached
 
 _MERGE = "application/merge-patch+json"
 
 
-class Cluster:
-    """One simulated cluster. Its methods may be called from any event loop, also from several."""
+class Cluster(Reached):
+    """One simulated cluster. Its methods may be called from any event loop, also from several.
+
+    Its kubeconfig has one context, named like the cluster.
+    """
 
     def __init__(
         self, name: str, parts: Parts, folder: Path, timing: Timing | None = None, *, with_kai: bool = True
     ) -> None:
-        self.name = name
         self.plane = ControlPlane(name, parts, folder, timing or Timing())
+        super().__init__(name, self.plane.kubeconfig, name)
         self._parts = parts
         self._with_kai = with_kai
-
-    @property
-    def kubeconfig(self) -> Path:
-        """A kubeconfig with the rights of an administrator and one context, named like the cluster."""
-        return self.plane.kubeconfig
-
-    def api(self) -> AbstractAsyncContextManager[client.ApiClient]:
-        """A new client with the rights of an administrator, for `async with`."""
-        return connected(self.kubeconfig)
 
     async def start(self) -> None:
         """Start everything and wait until pods can be placed.
@@ -133,22 +127,6 @@ class Cluster:
     async def _patch_node(self, name: str, patch: Mapping[str, Any]) -> None:
         async with self.api() as api:
             await request(api, "PATCH", f"/api/v1/nodes/{name}", patch, content_type=_MERGE)
-
-    @asynccontextmanager
-    async def namespace(self, name: str) -> AsyncIterator[str]:
-        """A namespace of its own, with its default service account; deleted at the end."""
-        async with self.api() as api:
-            core = client.CoreV1Api(api)
-            await core.create_namespace({"metadata": {"name": name}})
-
-            async def account() -> bool:
-                return bool((await core.list_namespaced_service_account(name)).items)
-
-            await until(account, f"the namespace {name} has its service account")
-            try:
-                yield name
-            finally:
-                await core.delete_namespace(name)
 
 
 def is_ready(node: Mapping[str, Any]) -> bool:

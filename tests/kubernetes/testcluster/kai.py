@@ -82,7 +82,7 @@ async def install(api: ApiClient, parts: Parts) -> None:
 async def _established(api: ApiClient, name: str) -> None:
     async def probe() -> bool:
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-        conditions = (await request(api, "GET", path)).get("status", {}).get("conditions", [])
+        conditions = (await request(api, "GET", path)).get("status", {}).get("conditions") or []
         return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
     await until(probe, f"the definition {name} is in use")

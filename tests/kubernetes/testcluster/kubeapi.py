@@ -90,7 +90,7 @@ async def until(
     seconds: float = 30.0,
     pause: float = 0.05,
 ) -> T:
-    """Ask again and again until there is an answer that is not None and not False.
+    """Ask again and again until there is an answer that is true, and return it.
 
     For tests only: what is under test must not poll.
 
@@ -100,7 +100,7 @@ async def until(
     deadline = time.monotonic() + seconds
     while True:
         found = await probe()
-        if found is not None and found is not False:
+        if found:
             return found
         if time.monotonic() > deadline:
             raise TimeoutError(f"after {seconds:.0f} s still not: {what}")

@@ -59,8 +59,9 @@ def pod(
             "containers": [
                 {
                     "name": "main",
-                    "image": "image",
-                    "command": ["program"],
+                    # What a real cluster would run; kwok looks at neither.
+                    "image": "busybox:stable",
+                    "command": ["sh", "-c", "sleep 1"],
                     "resources": {"requests": resources, "limits": resources},
                 }
             ],
