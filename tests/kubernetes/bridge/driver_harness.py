@@ -8,8 +8,9 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
+
+from testcluster.reached import Reached
 
 from cairn_bridge.cluster import AttemptKey, Fact, Outcome, Phase
 from cairn_bridge.drivers.kubernetes import Api, KubernetesDriver, Patience, Site
@@ -52,7 +53,7 @@ class Recorder:
         async with self._changed:
             self._changed.notify_all()
 
-    async def until(self, done: Callable[[], Any], seconds: float = 30.0) -> None:
+    async def until(self, done: Callable[[], Any], seconds: float = 20.0) -> None:
         """Until what is said makes `done` true."""
         try:
             async with asyncio.timeout(seconds), self._changed:
@@ -80,7 +81,7 @@ class Recorder:
         assert len(ends) == 1, ends
         return ends.pop()
 
-    async def until_ended(self, *keys: AttemptKey, seconds: float = 30.0) -> list[Outcome]:
+    async def until_ended(self, *keys: AttemptKey, seconds: float = 20.0) -> list[Outcome]:
         """Until all have ended; how."""
         await self.until(lambda: self.reached(keys, Phase.FINISHED), seconds)
         return [self.outcome(key) for key in keys]
@@ -95,8 +96,8 @@ class Recorder:
 class World:
     """One namespace of one cluster; drivers come and go."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, pools: ClusterPools, api: Api) -> None:
-        self.kubeconfig = kubeconfig
+    def __init__(self, cluster: Reached, namespace: str, pools: ClusterPools, api: Api) -> None:
+        self.cluster = cluster
         self.api = api
         self.site = Site(f"c-{namespace}", namespace, pools)
         self.pods = Kind("v1", "pods", namespace)
@@ -116,7 +117,9 @@ class World:
         """A driver that runs, and what it reports to."""
         recorder = recorder or Recorder()
         driver = KubernetesDriver(
-            lambda: Api.connect(self.kubeconfig, None), site or self.site, patience=patience
+            lambda: Api.connect(self.cluster.kubeconfig, self.cluster.context),
+            site or self.site,
+            patience=patience,
         )
         try:
             await driver.start(recorder)
@@ -128,6 +131,17 @@ class World:
         """The objects of Cairn in the namespace."""
         page = await self.api.page(kind, labelSelector=names.CLUSTER)
         return list(page["items"])
+
+    async def create(self, document: Document, plural: str) -> None:
+        """Makes an object of a kind that the driver itself does not know."""
+        kind = Kind(document["apiVersion"], plural, document["metadata"]["namespace"])
+        await self.api._write("POST", kind.path, document)
+
+    async def free_pods(self) -> None:
+        """Lets go of pods that a test left behind."""
+        for pod in await self.all(self.pods):
+            name = pod["metadata"]["name"]
+            await self.api.patch(self.pods, name, {"metadata": {"finalizers": None}})
 
     async def until_gone(self, *kinds: Kind, seconds: float = 20.0) -> None:
         """Until nothing of these kinds is left."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from driver_harness import Recorder, World, keys_of, next_attempt
+from testcluster.cluster import Cluster
 
 from cairn_bridge.cluster import ClusterError, NotNowError, Phase, PlacementError
 from cairn_bridge.drivers.kubernetes import Api, KubernetesDriver, Site
@@ -148,7 +149,7 @@ async def test_a_quota_that_is_full_is_not_now_and_one_too_small_is_never(world:
         "metadata": {"name": "q", "namespace": world.site.namespace},
         "spec": {"hard": {"requests.cpu": "4"}},
     }
-    await world.api._write("POST", Kind("v1", "resourcequotas", world.site.namespace).path, quota)
+    await world.create(quota, "resourcequotas")
     async with asyncio.timeout(10):
         kind = Kind("v1", "resourcequotas", world.site.namespace)
         while not ((await world.api.get(kind, "q")) or {}).get("status", {}).get("hard"):
@@ -179,16 +180,17 @@ async def test_a_quota_that_is_full_is_not_now_and_one_too_small_is_never(world:
         await told.until_ended(*keys_of(gang))
 
 
-async def test_what_runs_on_a_node_that_is_lost_is_lost_after_a_while(world: World) -> None:
+@pytest.mark.simulator
+async def test_what_runs_on_a_node_that_is_lost_is_lost_after_a_while(
+    world: World, simulated: Cluster
+) -> None:
     async with world.driver() as (driver, told):
         group = world.group(sim={"run": "forever"})
         (key,) = keys_of(group)
         await driver.place(group, None)
         await told.until(lambda: told.reached([key], Phase.STARTED))
         (node,) = nodes_of(told, group).values()
-        label = "sim.cairn.dev/managed"
-        nodes = Kind("v1", "nodes")
-        await world.api.patch(nodes, node, {"metadata": {"labels": {label: "lost"}}})
+        await simulated.lose_node(node)
         try:
             (outcome,) = await told.until_ended(key, seconds=60)
             assert outcome.reason is FinishReason.NODE_LOST
@@ -199,7 +201,7 @@ async def test_what_runs_on_a_node_that_is_lost_is_lost_after_a_while(world: Wor
             await told.until(lambda: told.reached(keys_of(again), Phase.STARTED))
             await driver.settle([key])
         finally:
-            await world.api.patch(nodes, node, {"metadata": {"labels": {label: "true"}}})
+            await simulated.find_node(node)
 
 
 async def test_a_cluster_without_a_way_to_it_is_a_cluster_error(tmp_path: Path) -> None:

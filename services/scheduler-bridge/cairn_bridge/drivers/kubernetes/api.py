@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -177,11 +176,10 @@ class Api:
 
     # --- streams ---
 
-    @asynccontextmanager
-    async def stream(
+    async def open(
         self, path: str, query: Mapping[str, str], idle_seconds: float | None = None
-    ) -> AsyncIterator[aiohttp.StreamReader]:
-        """A response as it comes.
+    ) -> aiohttp.ClientResponse:
+        """A response as it comes, which the caller closes.
 
         Raises:
             ApiError: the server refused.
@@ -189,12 +187,13 @@ class Api:
         """
         timeout = aiohttp.ClientTimeout(sock_connect=_REQUEST_SECONDS, sock_read=idle_seconds)
         headers, parameters = await self._auth()
-        async with self._session.get(
+        response = await self._session.get(
             self._host + path, params={**parameters, **query}, headers=headers, timeout=timeout
-        ) as response:
-            if response.status >= 400:
+        )
+        if response.status >= 400:
+            async with response:
                 raise _error(response.status, await response.read())
-            yield response.content
+        return response
 
     async def web_socket(
         self, path: str, query: list[tuple[str, str]], protocols: tuple[str, ...]

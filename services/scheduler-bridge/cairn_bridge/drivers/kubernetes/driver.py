@@ -17,7 +17,14 @@ from typing import Any, Final
 
 import structlog
 
-from cairn_bridge.cluster import AttemptKey, ByteStream, ExecStream, Phase, Reporter
+from cairn_bridge.cluster import (
+    AttemptKey,
+    ByteStream,
+    ClusterError,
+    ExecStream,
+    Phase,
+    Reporter,
+)
 from cairn_bridge.drivers.kubernetes.api import Api, ApiError, Document
 from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gang, Register
 from cairn_bridge.drivers.kubernetes.core import names
@@ -143,6 +150,12 @@ class KubernetesDriver:
                 gang.sweep.cancel()
         await self._api.close()
 
+    def _check(self) -> None:
+        """A watch that has failed for good leaves the driver blind: begin anew."""
+        for task in self._followers:
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise ClusterError(f"{self.name} cannot be watched: {error!r}") from error
+
     # --- what the watches say ---
 
     def _groups_listed(self, items: list[Document]) -> None:
@@ -216,6 +229,8 @@ class KubernetesDriver:
         if sight is None or self._register.was_settled(sight.key):
             return None
         attempt = self._register.note(sight)
+        if attempt.log is not None and sight.command_over:
+            attempt.log.command_over()
         if attempt.phase is Phase.FINISHED:
             if attempt.ending is None:
                 attempt.ending = ending_of(item)
@@ -327,6 +342,7 @@ class KubernetesDriver:
 
     async def place(self, placement: GroupPlacement, traceparent: str | None) -> None:
         """See `ClusterDriver`."""
+        self._check()
         placement = await self._without_barred(placement)
         if not placement.tasks:
             return
@@ -383,6 +399,7 @@ class KubernetesDriver:
 
     async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
         """See `ClusterDriver`."""
+        self._check()
         ended: list[Attempt] = []
         ends: list[Coroutine[Any, Any, None]] = []
         for key in keys:
@@ -486,6 +503,7 @@ class KubernetesDriver:
 
     async def inventory(self) -> list[NodeInfo]:
         """See `ClusterDriver`."""
+        self._check()
         uses: dict[str, list[Use]] = {}
         for attempt in self._register.all():
             if attempt.live and attempt.sight.node is not None:

@@ -14,8 +14,9 @@ API server's connection, and nothing else.
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from datetime import UTC, datetime
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import aiohttp
 import structlog
@@ -33,6 +34,8 @@ LINE_LIMIT: Final = 64 * 1024
 _CHUNK: Final = 64 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _TRIES_AT_END: Final = 5
+_LINGER_SECONDS: Final = 0.2
+"""How long after its container's end a connection may take to bring the next lines."""
 
 Stream = Literal["stdout", "cairn"]
 
@@ -91,6 +94,7 @@ class LogFollower:
         if helpers:
             self._sources.insert(0, Source(names.FETCH_CONTAINER, "cairn"))
             self._sources.append(Source(names.KEEP_CONTAINER, "cairn"))
+        self._command_over = asyncio.Event()
         self._ended = asyncio.Event()
         self._rewind: int | None = None
         self._rewound = asyncio.Event()
@@ -101,8 +105,13 @@ class LogFollower:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
+    def command_over(self) -> None:
+        """The user's command has ended; its pod may go on."""
+        self._command_over.set()
+
     async def finish(self) -> int:
         """The pod has ended: report the rest, and return the number of lines."""
+        self._command_over.set()
         self._ended.set()
         self.start()
         assert self._task is not None
@@ -155,65 +164,99 @@ class LogFollower:
     async def _read_all(self, reading: _Reading) -> bool:
         """Reads every source to its end; False if it is to begin anew."""
         for source in self._sources:
+            over = self._command_over if source.container == names.TASK_CONTAINER else self._ended
             position = _Position()
             pause, failures = _FIRST_PAUSE, 0
             while True:
-                ended = self._ended.is_set()
+                last = over.is_set()
                 try:
-                    position, whole = await self._read(source, position, reading, follow=not ended)
+                    position, whole = await self._read(source, position, reading, over)
                     failures = 0
                     if self._rewind is not None:
                         return False
-                    if whole or ended:
+                    # What ends before its container does has only lost its connection.
+                    if last or (whole and source.container == names.FETCH_CONTAINER):
                         break
                 except ApiError as error:
-                    if error.status in {404, 410} or ended:
+                    if last or error.status in {404, 410}:
                         log.debug("kubernetes.no_log", task=self._key, error=str(error))
                         break
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
                     failures += 1
-                    if ended and failures >= _TRIES_AT_END:
+                    if last and failures >= _TRIES_AT_END:
                         log.warning("kubernetes.log_lost", task=self._key, error=repr(error))
                         break
-                await _either(self._ended, pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                if not over.is_set() or failures:
+                    await _either(over, pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
         return True
 
     async def _read(
-        self, source: Source, position: _Position, reading: _Reading, *, follow: bool
+        self, source: Source, position: _Position, reading: _Reading, over: asyncio.Event
     ) -> tuple[_Position, bool]:
-        """One connection's worth of lines; whether the container's log came to its end.
+        """One connection's worth of lines; whether the log came to its end.
 
-        A container that has not begun has no log yet, which the server says as an error 400.
+        While the container runs it is followed. When it is over and no line has come for a
+        moment, the connection is given up; the caller reads what is left.
         """
         query = {"container": source.container, "timestamps": "true"}
+        follow = not over.is_set()
         if follow:
             query["follow"] = "true"
         if position.at:
             query["sinceTime"] = f"{position.at[:19]}Z"
         skip = _Skip(position)
-        async with self._api.stream(self._path, query) as content:
-            splitter = _Lines()
+        signals = [asyncio.create_task(self._rewound.wait())]
+        if follow:
+            signals.append(asyncio.create_task(over.wait()))
+        # A server may answer nothing at all before the first line.
+        opening = asyncio.create_task(self._api.open(self._path, query))
+        try:
+            if not await _ready(opening, signals):
+                return position, False
+            with closing(opening.result()) as response:
+                whole = await self._pump(response.content, source, skip, reading, signals)
+                return skip.position, whole
+        finally:
+            for task in (opening, *signals):
+                task.cancel()
+            await asyncio.gather(opening, *signals, return_exceptions=True)
+
+    async def _pump(
+        self,
+        content: aiohttp.StreamReader,
+        source: Source,
+        skip: _Skip,
+        reading: _Reading,
+        signals: list[asyncio.Task[Any]],
+    ) -> bool:
+        """Reports what comes; whether it came to its end."""
+        splitter = _Lines()
+        while True:
             reader = asyncio.create_task(content.read(_CHUNK))
-            rewound = asyncio.create_task(self._rewound.wait())
             try:
-                while True:
-                    await asyncio.wait({reader, rewound}, return_when=asyncio.FIRST_COMPLETED)
-                    if rewound.done():
-                        return skip.position, False
-                    data = reader.result()
-                    for text in splitter.feed(data) if data else splitter.end():
-                        at, _, line = text.partition(" ")
-                        if skip.passes(at):
-                            reading.add(at, source.stream, line)
-                    await reading.flush()
-                    if not data:
-                        return skip.position, True
-                    reader = asyncio.create_task(content.read(_CHUNK))
+                if not await _ready(reader, signals):
+                    return False
+                data = reader.result()
             finally:
                 reader.cancel()
-                rewound.cancel()
-                await asyncio.gather(reader, rewound, return_exceptions=True)
+            for text in splitter.feed(data) if data else splitter.end():
+                at, _, line = text.partition(" ")
+                if skip.passes(at):
+                    reading.add(at, source.stream, line)
+            await reading.flush()
+            if not data:
+                return True
+
+
+async def _ready(reader: asyncio.Task[Any], signals: list[asyncio.Task[Any]]) -> bool:
+    """Whether something was read; False when it is time to let go of the connection."""
+    await asyncio.wait({reader, *signals}, return_when=asyncio.FIRST_COMPLETED)
+    if signals[0].done():
+        return False
+    if not reader.done():
+        await asyncio.wait({reader}, timeout=_LINGER_SECONDS)
+    return reader.done()
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

@@ -77,6 +77,8 @@ class Teller:
         """Begins to bring a running attempt's log."""
         if attempt.log is None:
             attempt.log = self._follower(attempt)
+            if attempt.sight.command_over:
+                attempt.log.command_over()
             attempt.log.start()
 
     async def _phase(self, phase: Phase, attempts: Sequence[Attempt]) -> None:
@@ -112,9 +114,14 @@ class Teller:
             return 0
         if attempt.log is None:
             attempt.log = self._follower(attempt)
-        lines = await attempt.log.finish()
-        attempt.log = None
-        return lines
+        try:
+            return await attempt.log.finish()
+        except Exception:  # the end must be told all the same
+            log.exception("kubernetes.log_lost", task=attempt.key)
+            await self._reporter.log(attempt.key, [], final=True)
+            return 0
+        finally:
+            attempt.log = None
 
     def _follower(self, attempt: Attempt) -> LogFollower:
         return LogFollower(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from typing import Any, Final
 
 import aiohttp
@@ -113,8 +114,9 @@ class Follower:
             "timeoutSeconds": str(int(random.uniform(*_WATCH_SECONDS))),  # noqa: S311
         }
         try:
-            async with self._api.stream(self._kind.path, query, _SILENT_SECONDS) as content:
-                async for line in lines_of(content):
+            response = await self._api.open(self._kind.path, query, _SILENT_SECONDS)
+            with closing(response):
+                async for line in lines_of(response.content):
                     self._take(orjson.loads(line))
         except ApiError as error:
             if error.status == 410:

@@ -64,6 +64,7 @@ class Sight:
     node: str | None
     leaf: str | None
     started_at: datetime | None
+    command_over: bool
     trouble: Trouble | None
     waits_for: str | None
     verdict: Verdict | None
@@ -127,6 +128,7 @@ def look(pod: Document) -> Sight | None:
         node=node,
         leaf=labels.get(names.KAI_SUBGROUP),
         started_at=started,
+        command_over="terminated" in (container(pod, names.TASK_CONTAINER).get("state") or {}),
         trouble=_trouble(status) if waiting else None,
         waits_for=_waits_for(status) if phase is Phase.ACCEPTED else None,
         verdict=verdict,
