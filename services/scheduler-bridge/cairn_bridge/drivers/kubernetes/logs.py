@@ -165,12 +165,12 @@ class LogFollower:
         """Reads every source to its end; False if it is to begin anew."""
         for source in self._sources:
             over = self._command_over if source.container == names.TASK_CONTAINER else self._ended
-            position = _Position()
+            skip = _Skip()
             pause, failures = _FIRST_PAUSE, 0
             while True:
                 last = over.is_set()
                 try:
-                    position, whole = await self._read(source, position, reading, over)
+                    whole = await self._read(source, skip, reading, over)
                     failures = 0
                     if self._rewind is not None:
                         return False
@@ -192,8 +192,8 @@ class LogFollower:
         return True
 
     async def _read(
-        self, source: Source, position: _Position, reading: _Reading, over: asyncio.Event
-    ) -> tuple[_Position, bool]:
+        self, source: Source, skip: _Skip, reading: _Reading, over: asyncio.Event
+    ) -> bool:
         """One connection's worth of lines; whether the log came to its end.
 
         While the container runs it is followed. When it is over and no line has come for a
@@ -203,9 +203,9 @@ class LogFollower:
         follow = not over.is_set()
         if follow:
             query["follow"] = "true"
-        if position.at:
-            query["sinceTime"] = f"{position.at[:19]}Z"
-        skip = _Skip(position)
+        skip.resume()
+        if skip.position.at:
+            query["sinceTime"] = f"{skip.position.at[:19]}Z"
         signals = [asyncio.create_task(self._rewound.wait())]
         if follow:
             signals.append(asyncio.create_task(over.wait()))
@@ -213,10 +213,9 @@ class LogFollower:
         opening = asyncio.create_task(self._api.open(self._path, query))
         try:
             if not await _ready(opening, signals):
-                return position, False
+                return False
             with closing(opening.result()) as response:
-                whole = await self._pump(response.content, source, skip, reading, signals)
-                return skip.position, whole
+                return await self._pump(response.content, source, skip, reading, signals)
         finally:
             for task in (opening, *signals):
                 task.cancel()
@@ -270,12 +269,15 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
 
 
 class _Skip:
-    """Lets pass what lies behind a position."""
+    """Lets pass what lies behind the position that was reached before."""
 
-    def __init__(self, position: _Position) -> None:
-        self._until = position
+    def __init__(self) -> None:
+        self._until = self.position = _Position()
         self._seen = 0
-        self.position = position
+
+    def resume(self) -> None:
+        """The log comes again, from some moment before the position."""
+        self._until, self._seen = self.position, 0
 
     def passes(self, at: str) -> bool:
         if self._until.at and at < self._until.at:

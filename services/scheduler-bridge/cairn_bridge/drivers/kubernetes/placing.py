@@ -24,6 +24,7 @@ from cairn_bridge.drivers.kubernetes.core.observe import Sight, look
 from cairn_bridge.drivers.kubernetes.core.quota import exceeds_quota, never_fits
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_common.events import GroupPlacement
+from cairn_common.telemetry import attempt_traceparent
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,13 @@ class Placer:
             PlacementError: the cluster can never run it; nothing of it is left.
             NotNowError: a quota has no room for it at present; nothing of it is left.
         """
-        wanted, pod_group = await self._pod_group(gang, placement, traceparent)
+        traces: dict[int, str] = {}
+        if traceparent is not None:
+            traces = {
+                task.index: attempt_traceparent(traceparent, task.uuid, task.attempt)
+                for task in placement.tasks
+            }
+        wanted, pod_group = await self._pod_group(gang, placement, traces)
         gang.pod_group = pod_group["metadata"]["uid"]
         await self._set_minimum(gang, pod_group, wanted)
         await _all(self._owned(document, pod_group) for document in wanted.owned)
@@ -67,10 +74,10 @@ class Placer:
         return sights
 
     async def _pod_group(
-        self, gang: Gang, placement: GroupPlacement, traceparent: str | None
+        self, gang: Gang, placement: GroupPlacement, traces: dict[int, str]
     ) -> tuple[manifests.Manifests, Document]:
         if gang.pod_group is None:
-            wanted = manifests.build(self._site, placement, traceparent)
+            wanted = manifests.build(self._site, placement, traces)
             made = await self._create_or_refuse(wanted.pod_group)
             if made is not None:
                 return wanted, made
@@ -78,12 +85,12 @@ class Placer:
         for _ in range(_REPLACE_TRIES):
             present = await self._api.get(self.pod_groups, name)
             if present is None:  # it was removed a moment ago
-                wanted = manifests.build(self._site, placement, traceparent)
+                wanted = manifests.build(self._site, placement, traces)
                 present = await self._create_or_refuse(wanted.pod_group)
                 if present is not None:
                     return wanted, present
             elif "deletionTimestamp" not in present["metadata"]:
-                return manifests.build(self._site, placement, traceparent, present), present
+                return manifests.build(self._site, placement, traces, present), present
             await asyncio.sleep(_REPLACE_SECONDS)
         raise RuntimeError(f"PodGroup {name} is being deleted and does not vanish")
 

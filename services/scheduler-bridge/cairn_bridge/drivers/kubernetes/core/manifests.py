@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ def digest_of(group: GroupPlacement) -> str:
 def build(
     site: Site,
     group: GroupPlacement,
-    traceparent: str | None,
+    traces: Mapping[int, str] | None = None,
     present: Document | None = None,
 ) -> Manifests:
     """All objects of a placement.
@@ -51,7 +52,7 @@ def build(
     Args:
         site: the cluster.
         group: the placement.
-        traceparent: its W3C trace context.
+        traces: the W3C trace contexts of its tasks, by their index.
         present: the group's PodGroup, if an earlier placement made it.
 
     Raises:
@@ -96,7 +97,7 @@ def build(
             digest=digest,
             leaf=leaf_of.get(task.index),
             files=files[task.index],
-            traceparent=traceparent,
+            traceparent=(traces or {}).get(task.index),
         )
         for task in group.tasks
     }

@@ -23,7 +23,6 @@ from cairn_common.events import GroupPlacement, TaskPlacement
 from cairn_common.pools import Platform, Pool, merge_all, mount_of, refusals
 from cairn_common.spec.capacity import requested
 from cairn_common.spec.models import ResourceSpec
-from cairn_common.telemetry import attempt_traceparent
 
 GPU = "nvidia.com/gpu"
 GRACE_SECONDS = 30
@@ -52,7 +51,7 @@ def build_pod(
         digest: the placement's, see `names.placement_digest`.
         leaf: the task's sub-group, if the group has any.
         files: for each injected file its Secret, the key in it, and its path.
-        traceparent: the W3C trace context that the task belongs to.
+        traceparent: the attempt's own W3C trace context.
 
     Raises:
         PlacementError: the pool does not allow what the task asks for.
@@ -250,7 +249,7 @@ def _environment(
         "CAIRN_ATTEMPT": str(task.attempt),
     }
     if traceparent:
-        environment["TRACEPARENT"] = attempt_traceparent(traceparent, task.uuid, task.attempt)
+        environment["TRACEPARENT"] = traceparent
     environment |= {name: say(value) for name, value in task.environment.items()}
     return [{"name": name, "value": value} for name, value in environment.items()]
 
