@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-kubernetes test-unit lint format types imports bench simulate asyncapi settings schema lock clean
+.PHONY: help setup demo up down test test-kubernetes test-unit lint format types imports bench bench-bridge simulate asyncapi settings schema lock clean
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -61,6 +61,9 @@ format: setup ## Format the code and mend what ruff can mend
 
 bench: setup ## Run the benchmarks; each prints a table and, last, a JSON line
 	$(BIN)/python -m benchmarks.engine
+
+bench-bridge: setup ## What a simulated Kubernetes cluster with 1,000 nodes and 10,000 pods bears here
+	PYTHONPATH=tests/kubernetes $(BIN)/python -m benchmarks.bridge
 
 simulate: setup ## Tell many simulated stories of the engine's core: make simulate SEEDS=100000
 	$(BIN)/pytest tests/simulation --seeds $(SEEDS) --timeout 0
