@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from kubernetes_asyncio.client import ApiClient
 from testcluster.cluster import Cluster
-from testcluster.kai import GROUP_ANNOTATION, priority_class, queue
+from testcluster.kai import GROUP_ANNOTATION, ROOT_QUEUE, priority_class, queue
 from testcluster.kubeapi import create_all, request, until
 from testcluster.nodes import RACK
 from testcluster.reached import Reached
@@ -63,13 +64,28 @@ async def api(north: Reached) -> AsyncIterator[ApiClient]:
         yield client
 
 
+@asynccontextmanager
+async def made_queue(api: ApiClient, **gpu: int) -> AsyncIterator[str]:
+    """A queue below the root queue, once KAI counts it among the root's children."""
+    name = f"test-{secrets.token_hex(3)}"
+    await create_all(api, [queue(name, gpu=gpu)])
+
+    async def known() -> bool:
+        root = await request(api, "GET", f"/apis/scheduling.run.ai/v2/queues/{ROOT_QUEUE}")
+        return name in ((root.get("status") or {}).get("childQueues") or [])
+
+    await until(known, f"KAI knows the queue {name}")
+    try:
+        yield name
+    finally:
+        await request(api, "DELETE", f"/apis/scheduling.run.ai/v2/queues/{name}")
+
+
 @pytest.fixture
 async def eight_gpus(api: ApiClient) -> AsyncIterator[str]:
     """A queue that may use 8 GPUs, and is guaranteed them."""
-    name = f"eight-{secrets.token_hex(3)}"
-    await create_all(api, [queue(name, gpu={"quota": 8, "limit": 8})])
-    yield name
-    await request(api, "DELETE", f"/apis/scheduling.run.ai/v2/queues/{name}")
+    async with made_queue(api, quota=8, limit=8) as name:
+        yield name
 
 
 async def test_a_gang_is_placed_and_runs(api: ApiClient, namespace: str) -> None:
@@ -123,14 +139,12 @@ async def test_a_queue_at_its_limit_is_named(api: ApiClient, namespace: str, eig
 async def test_what_cannot_be_preempted_stays_within_the_quota(
     api: ApiClient, namespace: str
 ) -> None:
-    name = f"poor-{secrets.token_hex(3)}"
-    await create_all(api, [queue(name, gpu={"quota": 0, "limit": -1})])
-    await create_all(
-        api, gang(namespace, "gang", 1, queue=name, gpus=1, priority_class="inference")
-    )
-    condition = await reason(api, namespace, "gang")
+    async with made_queue(api, quota=0, limit=-1) as name:
+        await create_all(
+            api, gang(namespace, "gang", 1, queue=name, gpus=1, priority_class="inference")
+        )
+        condition = await reason(api, namespace, "gang")
     assert [one["reason"] for one in condition["reasons"]] == ["NonPreemptibleOverQuota"]
-    await request(api, "DELETE", f"/apis/scheduling.run.ai/v2/queues/{name}")
 
 
 @pytest.mark.simulator
