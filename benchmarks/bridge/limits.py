@@ -53,10 +53,12 @@ class Progress:
 
 
 @asynccontextmanager
-async def watched(api: client.ApiClient, namespace: str) -> AsyncIterator[Progress]:
+async def watched(
+    api: client.ApiClient, namespace: str, progress: Progress | None = None
+) -> AsyncIterator[Progress]:
     """The pods of a namespace, watched from now on."""
     core = client.CoreV1Api(api)
-    progress = Progress()
+    progress = progress or Progress()
     start = (await core.list_namespaced_pod(namespace, limit=1)).metadata.resource_version
 
     async def follow() -> None:

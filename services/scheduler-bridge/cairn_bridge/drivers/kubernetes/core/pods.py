@@ -26,6 +26,9 @@ from cairn_common.spec.models import ResourceSpec
 
 GPU = "nvidia.com/gpu"
 GRACE_SECONDS = 30
+KEEP_SECONDS = 3600
+"""How long the sidecar may take to keep the outputs; a stop has its own grace."""
+_RUNTIME = ["python3", "-m", "cairn_runtime.pod"]
 _STORAGE = "ephemeral-storage"
 Document = dict[str, Any]
 
@@ -135,7 +138,7 @@ def _base(site: Site) -> Document:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": KEEP_SECONDS if site.runtime_image else GRACE_SECONDS,
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [{"name": names.DATA_VOLUME, "emptyDir": {}}],
         "initContainers": _helpers(site),
@@ -168,12 +171,19 @@ def _helpers(site: Site) -> list[Document]:
         },
     }
     return [
-        {**common, "name": names.FETCH_CONTAINER, "args": ["fetch"]},
+        {**common, "name": names.FETCH_CONTAINER, "command": [*_RUNTIME, "fetch"]},
         {
             **common,
             "name": names.KEEP_CONTAINER,
-            "args": ["keep"],
+            "command": [*_RUNTIME, "keep"],
             "restartPolicy": "Always",
+            # The task starts once the sidecar listens for the signal of its end.
+            "startupProbe": {
+                "exec": {"command": [*_RUNTIME, "ready"]},
+                "periodSeconds": 1,
+                "timeoutSeconds": 10,
+                "failureThreshold": 60,
+            },
         },
     ]
 
