@@ -75,7 +75,7 @@ settings: setup ## Write docs/settings.md from the services' settings models
 	$(BIN)/python deploy/settings_reference.py > docs/settings.md
 
 schema: setup ## Write docs/workflow.schema.json from the workflow language's models
-	$(BIN)/python -m cairn_common.spec.schema
+	$(BIN)/python -m cairn_common.spec.schema docs/workflow.schema.json
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(foreach p,api bridge client common engine logs runtime standalone,--no-emit-package cairn-$(p))

@@ -426,6 +426,17 @@ class Client:
 
     # Acting on a workflow
 
+    def restart(self, workflow: str, *, pool: str | None = None) -> Submission:
+        """Run what did not complete of an ended workflow, as a new workflow in the same pool or
+        another; completed groups are taken over with their outputs.
+
+        Raises:
+            SubmissionError: it has not ended, or it completed.
+        """
+        pool = pool or self.get(workflow).pool or self.default_pool()
+        path = f"/api/pool/{_segment(pool)}/workflow/{_segment(workflow)}/restart"
+        return self._send_workflow(path, {}, {})
+
     def cancel(self, workflow: str, *, message: str | None = None, force: bool = False) -> str:
         """Ask for a workflow to be canceled; returns its id. `force` gives tasks no time to end."""
         answer = self._server.json(

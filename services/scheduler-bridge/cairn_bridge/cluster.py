@@ -51,6 +51,8 @@ class Fact:
     node: str | None = None
     outcome: Outcome | None = None  # with FINISHED, which then has one key
     message: str | None = None  # with ACCEPTED: what they wait for
+    accepted_at: datetime | None = None  # if this was not said in a fact of its own
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Outcome:
     message: str | None = None
     started_at: datetime | None = None
     log_lines: int = 0
+    restarts: int = 0
 
 
 class Reporter(Protocol):

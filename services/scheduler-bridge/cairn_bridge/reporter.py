@@ -1,8 +1,9 @@
 """From a driver's facts to events on the bus.
 
 Facts that come together leave together: what arrives while a message is under way is gathered,
-and facts of one kind about one workflow become one event. A finished attempt is remembered until
-the engine settles it, and reported again, ever more rarely, as long as it does not.
+folded (`core.folding`), and facts of one kind about one workflow become one event. A finished
+attempt is remembered until the engine settles it, and reported again, ever more rarely, as long
+as it does not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from cairn_bridge.cluster import AttemptKey, Fact, Phase
+from cairn_bridge.core.folding import fold
 from cairn_common.events import (
     AttemptRef,
     Envelope,
@@ -160,7 +162,7 @@ class BusReporter:
     def _envelopes(self, facts: Iterable[Fact]) -> Iterable[Envelope]:
         """Gather neighbours of one workflow and kind into one event."""
         run: list[Fact] = []
-        for fact in facts:
+        for fact in fold(facts):
             if run and (len(run) >= _MAX_TOGETHER or not _together(run[-1], fact)):
                 yield self._fact(run)
                 run = []
@@ -197,6 +199,8 @@ class BusReporter:
                     at=first.at,
                     attempts=refs,
                     node=first.node,
+                    accepted_at=first.accepted_at,
+                    scheduled_at=first.scheduled_at,
                 )
             case Phase.FINISHED:
                 event = TaskFinished(
@@ -215,11 +219,16 @@ def _together(one: Fact, other: Fact) -> bool:
     return (
         one.phase is other.phase
         and one.keys[0].workflow == other.keys[0].workflow
-        and (
-            one.phase is Phase.FINISHED
-            or (one.node, one.at, one.message) == (other.node, other.at, other.message)
-        )
+        and (one.phase is Phase.FINISHED or _same_moment(one, other))
     )
+
+
+def _same_moment(one: Fact, other: Fact) -> bool:
+    mine, others = (
+        (fact.node, fact.at, fact.accepted_at, fact.scheduled_at, fact.message)
+        for fact in (one, other)
+    )
+    return mine == others
 
 
 def _ref(key: AttemptKey) -> AttemptRef:
@@ -238,7 +247,10 @@ def _outcome(fact: Fact) -> TaskOutcome:
         reason=outcome.reason,
         message=outcome.message,
         node=fact.node,
+        accepted_at=fact.accepted_at,
+        scheduled_at=fact.scheduled_at,
         started_at=outcome.started_at,
         at=fact.at,
         log_lines=outcome.log_lines,
+        restarts=outcome.restarts,
     )

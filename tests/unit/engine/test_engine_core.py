@@ -121,7 +121,7 @@ def test_a_completed_task_wakes_its_successor() -> None:
     story.start("a")
     assert story.status is WorkflowStatus.RUNNING
     effects = story.finish("a")
-    assert [e for e in effects if isinstance(e, Place)] == [Place(W, 1, ((1, 0),), 0)]
+    assert [e for e in effects if isinstance(e, Place)] == [Place(W, "sim", 1, ((1, 0),), 0)]
     story.finish("b")
     story.finish("c")
     assert story.status is WorkflowStatus.COMPLETED
@@ -175,7 +175,7 @@ def test_settled_only_when_the_outcome_is_stored_and_the_log_archived() -> None:
     finished = Finished(*key, story.world.now, FinishReason.EXITED, 0, log_lines=5)
     assert not [e for e in story.say(finished) if isinstance(e, Settle)]
     archived = story.say(Archived(*key, story.world.now))
-    assert [e for e in archived if isinstance(e, Settle)] == [Settle(W, ((0, "a", 0),))]
+    assert [e for e in archived if isinstance(e, Settle)] == [Settle(W, "sim", ((0, "a", 0),))]
     key = story.key("b")
     story.say(Archived(*key, story.world.now))
     finished = Finished(*key, story.world.now, FinishReason.EXITED, 0, log_lines=5)
@@ -372,7 +372,7 @@ def test_a_stored_placement_is_completed_with_attempts_and_locations() -> None:
     plan = world.submit(CHAIN, W)
     body = plan.bodies[1]
     assert sources_of(body) == {0}
-    placed = complete_body(body, {1: 2}, {0: 4})
+    placed = complete_body(body, {1: 2}, {(W, 0): (4, None)})
     (only,) = placed["tasks"]
     assert only["attempt"] == 2
     assert only["inputs"][0]["location"].endswith("/a/4")

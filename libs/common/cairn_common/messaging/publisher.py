@@ -141,7 +141,8 @@ class Publisher:
         if message.headers and message.headers.get("Status") == _NO_RESPONDERS:
             self._answer(message.subject, _NO_RESPONDERS)
             return
-        error = orjson.loads(message.data).get("error")
+        # Nearly all answers are good ones, and not worth parsing.
+        error = orjson.loads(message.data).get("error") if b'"error"' in message.data else None
         if error is None:
             self._answer(message.subject, None)
         elif 400 <= error.get("code", 500) < 500:

@@ -69,7 +69,7 @@ def _about_task(context: Context, workflow: Workflow, fact: TaskInput) -> None:
         case Finished():
             tasks.finished(context, workflow, group, task, fact)
         case Archived():
-            tasks.archived(context, task)
+            tasks.archived(context, group, task)
 
 
 def _about_group(context: Context, workflow: Workflow, input_: GroupInput) -> None:

@@ -26,7 +26,7 @@ _MEANING: Final[dict[FinishReason, tuple[TaskStatus, int | None, bool]]] = {
     FinishReason.START_TIMEOUT: (TaskStatus.FAILED_START_TIMEOUT, 3005, False),
     FinishReason.INPUT_FAILED: (TaskStatus.FAILED, 2010, False),
     FinishReason.OUTPUT_FAILED: (TaskStatus.FAILED, 2012, False),
-    FinishReason.UNSCHEDULABLE: (TaskStatus.FAILED_SERVER_ERROR, 3001, False),
+    FinishReason.UNSCHEDULABLE: (TaskStatus.FAILED_SERVER_ERROR, 3002, False),
     FinishReason.BACKEND_ERROR: (TaskStatus.FAILED_BACKEND_ERROR, 3001, True),
 }
 
@@ -44,8 +44,16 @@ def judge(
     reason: FinishReason,
     exit_code: int | None,
     exit_actions: list[tuple[str, int, int]] | None,
+    *,
+    restarts_left: bool = True,
 ) -> Verdict:
-    """Judge an end by its reason, its exit code and the task's own `exitActions`."""
+    """Judge an end by its reason, its exit code and the task's `exitActions`.
+
+    The first action that names the code counts: a task's own stand before its pool's. RESTART is
+    what a cluster does itself, without a word, as often as it may; an end with such a code means
+    that it could not, which a new attempt makes good, or that it did it to the last
+    (`restarts_left` is False).
+    """
     status, service_code, retry = _MEANING[reason]
     code = exit_code if exit_code is not None else service_code
     if reason is FinishReason.EXITED and exit_code == 0:
@@ -55,5 +63,6 @@ def judge(
             if action == "COMPLETE":
                 return Verdict(TaskStatus.COMPLETED, code, retry=False)
             failed = status if status.failed else TaskStatus.FAILED
-            return Verdict(failed, code, retry=action in {"RESCHEDULE", "RESTART"})
+            again = action == "RESCHEDULE" or (action == "RESTART" and restarts_left)
+            return Verdict(failed, code, retry=again)
     return Verdict(status, code, retry)
