@@ -53,7 +53,10 @@ async def reason(api: ApiClient, namespace: str, group: str) -> Mapping[str, Any
 
 async def events(api: ApiClient, namespace: str, why: str) -> list[dict[str, Any]]:
     found = await request(
-        api, "GET", f"/api/v1/namespaces/{namespace}/events", query={"fieldSelector": f"reason={why}"}
+        api,
+        "GET",
+        f"/api/v1/namespaces/{namespace}/events",
+        query={"fieldSelector": f"reason={why}"},
     )
     return list(found["items"])
 
@@ -99,7 +102,9 @@ async def test_a_gang_is_placed_and_runs(api: ApiClient, namespace: str) -> None
     await until(succeeded, "the gang ran", seconds=120)
 
 
-async def test_nothing_is_placed_before_the_gang_is_complete(api: ApiClient, namespace: str) -> None:
+async def test_nothing_is_placed_before_the_gang_is_complete(
+    api: ApiClient, namespace: str
+) -> None:
     group, *pods = gang(namespace, "gang", 3, cpu="50m", memory="16Mi")
     await create_all(api, [group, *pods[:2]])
 
@@ -127,7 +132,9 @@ async def test_a_gang_that_does_not_fit_waits_whole_and_says_why(
     assert all("nodeName" not in one["spec"] for one in await pods_of(api, namespace))
 
 
-async def test_a_queue_at_its_limit_is_named(api: ApiClient, namespace: str, eight_gpus: str) -> None:
+async def test_a_queue_at_its_limit_is_named(
+    api: ApiClient, namespace: str, eight_gpus: str
+) -> None:
     await create_all(api, gang(namespace, "gang", 2, queue=eight_gpus, gpus=8))
     condition = await reason(api, namespace, "gang")
     [explanation] = condition["reasons"]
@@ -196,9 +203,7 @@ async def test_a_required_topology_level_holds_a_gang_together(
         ],
     )
     together = {"topologyConstraint": {"topology": "racks", "requiredTopologyLevel": RACK}}
-    await create_all(
-        api, gang(namespace, "gang", 2, gpus=8, group_spec=together, sim=FOREVER)
-    )
+    await create_all(api, gang(namespace, "gang", 2, gpus=8, group_spec=together, sim=FOREVER))
     pods = await placed(api, namespace, "gang", 2)
     nodes = (await request(api, "GET", "/api/v1/nodes"))["items"]
     racks = {one["metadata"]["name"]: one["metadata"]["labels"].get(RACK) for one in nodes}
