@@ -200,6 +200,9 @@ async def test_a_lost_node_becomes_unready_and_its_pods_are_evicted(
         one["type"]: one["reason"] for one in pod_now["status"]["conditions"] if "reason" in one
     }
     assert reasons["DisruptionTarget"] == "DeletionByTaintManager"
+    # Nobody on the node ends it: it takes force.
+    path = f"/api/v1/namespaces/{namespace}/pods/one"
+    await request(api, "DELETE", path, query={"gracePeriodSeconds": "0"})
     await simulated.remove_nodes(["short-lived"])
 
 
@@ -218,6 +221,11 @@ async def test_a_drained_node_evicts_through_the_api(
     await simulated.drain("drained")
     conditions = (await status_of(api, namespace, "one"))["conditions"]
     assert "EvictionByEvictionAPI" in {one.get("reason") for one in conditions}
+
+    async def gone() -> bool:
+        return not (await request(api, "GET", f"/api/v1/namespaces/{namespace}/pods"))["items"]
+
+    await until(gone, "the pod is gone from the drained node")
     await simulated.remove_nodes(["drained"])
 
 
