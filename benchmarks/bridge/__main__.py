@@ -12,12 +12,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.bridge.limits import bare_rates, place, watched
-from benchmarks.harness import cpu_seconds_of, memory_of, report
 from testcluster import nodes
 from testcluster.build import ensure_parts
 from testcluster.cluster import Cluster
 from testcluster.control_plane import Timing
+
+from benchmarks.bridge.limits import bare_rates, place, watched
+from benchmarks.harness import cpu_seconds_of, memory_of, report
 
 # A thousand nodes that renew their leases every two seconds would be the load that is measured.
 TIMING = Timing(lease=200, node_grace=240, schedule_period="1s")

@@ -1,7 +1,7 @@
 """What the API server, kwok and KAI bear here without us: the measure for the bridge.
 
-A bare loop creates pods as fast as kubernetes-asyncio can; one watch, read as plain JSON, tells when
-the pods are placed and run.
+A bare loop creates pods as fast as kubernetes-asyncio can; one watch, read as plain JSON, tells
+when the pods are placed and run.
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ async def test_deleting_an_owner_deletes_what_it_owns(north: Reached, namespace:
         core = client.CoreV1Api(api)
         parent = await core.create_namespaced_secret(namespace, secret(namespace, "parent"))
         owner = {"apiVersion": "v1", "kind": "Secret", "name": "parent", "uid": parent.metadata.uid}
-        await create_all(
-            api, [secret(namespace, "child", owner), secret(namespace, "stranger")]
-        )
+        await create_all(api, [secret(namespace, "child", owner), secret(namespace, "stranger")])
         await core.delete_namespaced_secret("parent", namespace)
 
         async def names() -> bool:

@@ -53,7 +53,10 @@ async def reason(api: ApiClient, namespace: str, group: str) -> Mapping[str, Any
 
 async def events(api: ApiClient, namespace: str, why: str) -> list[dict[str, Any]]:
     found = await request(
-        api, "GET", f"/api/v1/namespaces/{namespace}/events", query={"fieldSelector": f"reason={why}"}
+        api,
+        "GET",
+        f"/api/v1/namespaces/{namespace}/events",
+        query={"fieldSelector": f"reason={why}"},
     )
     return list(found["items"])
 
@@ -88,20 +91,28 @@ async def eight_gpus(api: ApiClient) -> AsyncIterator[str]:
         yield name
 
 
-async def test_a_gang_is_placed_and_runs(api: ApiClient, namespace: str) -> None:
-    await create_all(api, gang(namespace, "gang", 4, cpu="50m", memory="16Mi"))
-    await placed(api, namespace, "gang", 4)
+@pytest.fixture
+def group() -> str:
+    """The name of a group. KAI knows groups by their names alone, whatever their namespaces."""
+    return f"gang-{secrets.token_hex(3)}"
+
+
+async def test_a_gang_is_placed_and_runs(api: ApiClient, namespace: str, group: str) -> None:
+    await create_all(api, gang(namespace, group, 4, cpu="50m", memory="16Mi"))
+    await placed(api, namespace, group, 4)
 
     async def succeeded() -> bool:
-        pods = await pods_of(api, namespace, "gang")
+        pods = await pods_of(api, namespace, group)
         return all(one["status"]["phase"] == "Succeeded" for one in pods)
 
     await until(succeeded, "the gang ran", seconds=120)
 
 
-async def test_nothing_is_placed_before_the_gang_is_complete(api: ApiClient, namespace: str) -> None:
-    group, *pods = gang(namespace, "gang", 3, cpu="50m", memory="16Mi")
-    await create_all(api, [group, *pods[:2]])
+async def test_nothing_is_placed_before_the_gang_is_complete(
+    api: ApiClient, namespace: str, group: str
+) -> None:
+    first, *pods = gang(namespace, group, 3, cpu="50m", memory="16Mi")
+    await create_all(api, [first, *pods[:2]])
 
     async def told() -> list[dict[str, Any]]:
         return await events(api, namespace, "NotReady")
@@ -110,16 +121,16 @@ async def test_nothing_is_placed_before_the_gang_is_complete(api: ApiClient, nam
     assert "Waiting for 3 pods" in event["message"]
     assert all("nodeName" not in one["spec"] for one in await pods_of(api, namespace))
     await create_all(api, pods[2:])
-    await placed(api, namespace, "gang", 3)
+    await placed(api, namespace, group, 3)
 
 
 async def test_a_gang_that_does_not_fit_waits_whole_and_says_why(
-    api: ApiClient, namespace: str
+    api: ApiClient, namespace: str, group: str
 ) -> None:
-    fits, *_ = pods = gang(namespace, "gang", 2, cpu="50m", memory="16Mi")
+    fits, *_ = pods = gang(namespace, group, 2, cpu="50m", memory="16Mi")
     pods[-1]["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "100k"}}
     await create_all(api, [fits, *pods[1:]])
-    condition = await reason(api, namespace, "gang")
+    condition = await reason(api, namespace, group)
     assert condition["type"] == "UnschedulableOnNodePool"
     assert condition["status"] == "True"
     assert "2 are required for gang scheduling" in condition["message"]
@@ -127,9 +138,11 @@ async def test_a_gang_that_does_not_fit_waits_whole_and_says_why(
     assert all("nodeName" not in one["spec"] for one in await pods_of(api, namespace))
 
 
-async def test_a_queue_at_its_limit_is_named(api: ApiClient, namespace: str, eight_gpus: str) -> None:
-    await create_all(api, gang(namespace, "gang", 2, queue=eight_gpus, gpus=8))
-    condition = await reason(api, namespace, "gang")
+async def test_a_queue_at_its_limit_is_named(
+    api: ApiClient, namespace: str, group: str, eight_gpus: str
+) -> None:
+    await create_all(api, gang(namespace, group, 2, queue=eight_gpus, gpus=8))
+    condition = await reason(api, namespace, group)
     [explanation] = condition["reasons"]
     assert explanation["reason"] == "OverLimit"
     assert explanation["details"]["queueDetails"]["name"] == eight_gpus
@@ -137,52 +150,62 @@ async def test_a_queue_at_its_limit_is_named(api: ApiClient, namespace: str, eig
 
 
 async def test_what_cannot_be_preempted_stays_within_the_quota(
-    api: ApiClient, namespace: str
+    api: ApiClient, namespace: str, group: str
 ) -> None:
     async with made_queue(api, quota=0, limit=-1) as name:
         await create_all(
-            api, gang(namespace, "gang", 1, queue=name, gpus=1, priority_class="inference")
+            api, gang(namespace, group, 1, queue=name, gpus=1, priority_class="inference")
         )
-        condition = await reason(api, namespace, "gang")
+        condition = await reason(api, namespace, group)
     assert [one["reason"] for one in condition["reasons"]] == ["NonPreemptibleOverQuota"]
 
 
 @pytest.mark.simulator
 async def test_a_higher_priority_preempts_a_lower(
-    api: ApiClient, namespace: str, eight_gpus: str
+    api: ApiClient, namespace: str, group: str, eight_gpus: str
 ) -> None:
     await create_all(api, [priority_class("test-high", 90)])
-    await create_all(api, gang(namespace, "low", 2, queue=eight_gpus, gpus=4, sim=FOREVER))
-    await placed(api, namespace, "low", 2)
+    await create_all(api, gang(namespace, f"low-{group}", 2, queue=eight_gpus, gpus=4, sim=FOREVER))
+    await placed(api, namespace, f"low-{group}", 2)
     high = gang(
-        namespace, "high", 1, queue=eight_gpus, gpus=8, priority_class="test-high", sim=FOREVER
+        namespace,
+        f"high-{group}",
+        1,
+        queue=eight_gpus,
+        gpus=8,
+        priority_class="test-high",
+        sim=FOREVER,
     )
     await create_all(api, high)
-    await placed(api, namespace, "high", 1)
-    assert await pods_of(api, namespace, "low") == []
+    await placed(api, namespace, f"high-{group}", 1)
+    assert await pods_of(api, namespace, f"low-{group}") == []
     evictions = await events(api, namespace, "Evict")
-    assert {one["involvedObject"]["name"] for one in evictions} == {"low"}
+    assert {one["involvedObject"]["name"] for one in evictions} == {f"low-{group}"}
     assert {one["involvedObject"]["kind"] for one in evictions} == {"PodGroup"}
     told = evictions[0]["metadata"]["annotations"]
     assert told["evictor-action-type"] == "preempt"
-    assert told["evictor-pod-group-name"] == "high"
+    assert told["evictor-pod-group-name"] == f"high-{group}"
 
 
 @pytest.mark.simulator
 async def test_the_same_priority_preempts_nothing(
-    api: ApiClient, namespace: str, eight_gpus: str
+    api: ApiClient, namespace: str, group: str, eight_gpus: str
 ) -> None:
-    await create_all(api, gang(namespace, "first", 1, queue=eight_gpus, gpus=8, sim=FOREVER))
-    [first] = await placed(api, namespace, "first", 1)
-    await create_all(api, gang(namespace, "second", 1, queue=eight_gpus, gpus=8, sim=FOREVER))
-    await reason(api, namespace, "second")
-    [still] = await pods_of(api, namespace, "first")
+    await create_all(
+        api, gang(namespace, f"first-{group}", 1, queue=eight_gpus, gpus=8, sim=FOREVER)
+    )
+    [first] = await placed(api, namespace, f"first-{group}", 1)
+    await create_all(
+        api, gang(namespace, f"second-{group}", 1, queue=eight_gpus, gpus=8, sim=FOREVER)
+    )
+    await reason(api, namespace, f"second-{group}")
+    [still] = await pods_of(api, namespace, f"first-{group}")
     assert still["metadata"]["uid"] == first["metadata"]["uid"]
 
 
 @pytest.mark.simulator
 async def test_a_required_topology_level_holds_a_gang_together(
-    simulated: Cluster, api: ApiClient, namespace: str
+    simulated: Cluster, api: ApiClient, namespace: str, group: str
 ) -> None:
     await create_all(
         api,
@@ -196,10 +219,8 @@ async def test_a_required_topology_level_holds_a_gang_together(
         ],
     )
     together = {"topologyConstraint": {"topology": "racks", "requiredTopologyLevel": RACK}}
-    await create_all(
-        api, gang(namespace, "gang", 2, gpus=8, group_spec=together, sim=FOREVER)
-    )
-    pods = await placed(api, namespace, "gang", 2)
+    await create_all(api, gang(namespace, group, 2, gpus=8, group_spec=together, sim=FOREVER))
+    pods = await placed(api, namespace, group, 2)
     nodes = (await request(api, "GET", "/api/v1/nodes"))["items"]
     racks = {one["metadata"]["name"]: one["metadata"]["labels"].get(RACK) for one in nodes}
     assert len({one["spec"]["nodeName"] for one in pods}) == 2
@@ -207,15 +228,17 @@ async def test_a_required_topology_level_holds_a_gang_together(
 
 
 @pytest.mark.simulator
-async def test_every_sub_group_must_reach_its_minimum(api: ApiClient, namespace: str) -> None:
+async def test_every_sub_group_must_reach_its_minimum(
+    api: ApiClient, namespace: str, group: str
+) -> None:
     sub_groups = [{"name": "actors", "minMember": 1}, {"name": "learners", "minMember": 2}]
-    group, *_ = gang(namespace, "gang", 3, group_spec={"subGroups": sub_groups})
+    made_of, *_ = gang(namespace, group, 3, group_spec={"subGroups": sub_groups})
     await create_all(
         api,
         [
-            group,
-            pod(namespace, "gang-0", group="gang", subgroup="actors"),
-            pod(namespace, "gang-1", group="gang", subgroup="learners"),
+            made_of,
+            pod(namespace, f"{group}-0", group=group, subgroup="actors"),
+            pod(namespace, f"{group}-1", group=group, subgroup="learners"),
         ],
     )
 
@@ -224,36 +247,36 @@ async def test_every_sub_group_must_reach_its_minimum(api: ApiClient, namespace:
 
     [event, *_] = await until(told, "KAI says that a sub-group is incomplete")
     assert "SubGroup learners" in event["message"]
-    await create_all(api, [pod(namespace, "gang-2", group="gang", subgroup="learners")])
-    await placed(api, namespace, "gang", 3)
+    await create_all(api, [pod(namespace, f"{group}-2", group=group, subgroup="learners")])
+    await placed(api, namespace, group, 3)
 
 
 @pytest.mark.simulator
 async def test_the_podgrouper_takes_an_owned_pod_out_of_its_gang(
-    api: ApiClient, namespace: str
+    api: ApiClient, namespace: str, group: str
 ) -> None:
     """Why pods of a gang that we make must not carry owner references."""
-    group, *_ = gang(namespace, "gang", 1)
-    await create_all(api, [group])
-    made = await group_of(api, namespace, "gang")
+    made_of, *_ = gang(namespace, group, 1)
+    await create_all(api, [made_of])
+    made = await group_of(api, namespace, group)
     owner = {
         "apiVersion": made["apiVersion"],
         "kind": made["kind"],
-        "name": "gang",
+        "name": group,
         "uid": made["metadata"]["uid"],
     }
     await create_all(
         api,
         [
-            pod(namespace, "gang-owned", group="gang", owner=owner, sim=FOREVER),
-            pod(namespace, "gang-free", group="gang", sim=FOREVER),
+            pod(namespace, f"{group}-owned", group=group, owner=owner, sim=FOREVER),
+            pod(namespace, f"{group}-free", group=group, sim=FOREVER),
         ],
     )
 
     async def regrouped() -> bool:
         by_name = {one["metadata"]["name"]: one for one in await pods_of(api, namespace)}
-        return by_name["gang-owned"]["metadata"]["annotations"][GROUP_ANNOTATION] != "gang"
+        return by_name[f"{group}-owned"]["metadata"]["annotations"][GROUP_ANNOTATION] != group
 
     await until(regrouped, "the podgrouper overwrites the group of the owned pod")
     by_name = {one["metadata"]["name"]: one for one in await pods_of(api, namespace)}
-    assert by_name["gang-free"]["metadata"]["annotations"][GROUP_ANNOTATION] == "gang"
+    assert by_name[f"{group}-free"]["metadata"]["annotations"][GROUP_ANNOTATION] == group

@@ -1,4 +1,4 @@
-"""The simulated kubelet: every way in which a pod's life goes, and the streams of its containers."""
+"""The simulated kubelet: every way a pod's life goes, and the streams of its containers."""
 
 from __future__ import annotations
 
@@ -135,9 +135,7 @@ async def test_init_containers_end_before_and_sidecars_after_the_main_container(
     assert all("terminated" in one["state"] for one in status["initContainerStatuses"])
 
 
-async def test_a_failed_init_container_fails_the_pod(
-    api: client.ApiClient, namespace: str
-) -> None:
+async def test_a_failed_init_container_fails_the_pod(api: client.ApiClient, namespace: str) -> None:
     told = {**INIT, "env": [{"name": "SIM_INIT_EXIT_CODE", "value": "4"}]}
     await create_all(api, [pod(namespace, "one", node=NODE, init=[told])])
     status = await ended(api, namespace, "one")
@@ -198,8 +196,13 @@ async def test_a_lost_node_becomes_unready_and_its_pods_are_evicted(
         return dict(found) if "deletionTimestamp" in found["metadata"] else None
 
     pod_now = await until(evicted, "the pod is evicted from the lost node", seconds=60)
-    reasons = {one["type"]: one["reason"] for one in pod_now["status"]["conditions"] if "reason" in one}
+    reasons = {
+        one["type"]: one["reason"] for one in pod_now["status"]["conditions"] if "reason" in one
+    }
     assert reasons["DisruptionTarget"] == "DeletionByTaintManager"
+    # Nobody on the node ends it: it takes force.
+    path = f"/api/v1/namespaces/{namespace}/pods/one"
+    await request(api, "DELETE", path, query={"gracePeriodSeconds": "0"})
     await simulated.remove_nodes(["short-lived"])
 
 
@@ -207,7 +210,9 @@ async def test_a_drained_node_evicts_through_the_api(
     simulated: Cluster, api: client.ApiClient, namespace: str
 ) -> None:
     await simulated.add_nodes([nodes.node(nodes.CPU, "drained")])
-    await create_all(api, [pod(namespace, "one", node="drained", sim={"run": "forever", "stop": "2s"})])
+    await create_all(
+        api, [pod(namespace, "one", node="drained", sim={"run": "forever", "stop": "2s"})]
+    )
 
     async def running() -> bool:
         return (await status_of(api, namespace, "one")).get("phase") == "Running"
@@ -216,6 +221,11 @@ async def test_a_drained_node_evicts_through_the_api(
     await simulated.drain("drained")
     conditions = (await status_of(api, namespace, "one"))["conditions"]
     assert "EvictionByEvictionAPI" in {one.get("reason") for one in conditions}
+
+    async def gone() -> bool:
+        return not (await request(api, "GET", f"/api/v1/namespaces/{namespace}/pods"))["items"]
+
+    await until(gone, "the pod is gone from the drained node")
     await simulated.remove_nodes(["drained"])
 
 
@@ -296,7 +306,9 @@ async def test_a_port_is_forwarded(
     simulated: Cluster, api: client.ApiClient, namespace: str, running_pod: str
 ) -> None:
     if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed, and kubernetes-asyncio has no port-forward of its own")
+        pytest.skip(
+            "kubectl is not installed, and kubernetes-asyncio has no port-forward of its own"
+        )
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"echo " + await reader.readline())
@@ -338,5 +350,3 @@ async def _answer(port: int) -> bytes:
             await asyncio.sleep(0.1)
         finally:
             writer.close()
-
-

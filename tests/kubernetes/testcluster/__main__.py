@@ -29,7 +29,10 @@ async def _serve(options: argparse.Namespace, folder: Path) -> None:
                 if count:
                     await cluster.add(kind, count)
             seconds = time.monotonic() - started
-            print(f"{cluster.name}: {seconds:.1f} s; export KUBECONFIG={cluster.kubeconfig}", flush=True)
+            print(
+                f"{cluster.name}: {seconds:.1f} s; export KUBECONFIG={cluster.kubeconfig}",
+                flush=True,
+            )
         await asyncio.to_thread(sys.stdin.read)
     finally:
         for cluster in clusters:

@@ -2,8 +2,8 @@
 
 `parts/` holds one small Go module per version of Kubernetes that a part wants to be linked with.
 What is built lies below `$XDG_CACHE_HOME/cairn/kubernetes`, in a folder named by everything that
-decides the result: go.mod, go.sum, our mains, the Go version and the flags. A change builds anew; an
-interrupted build leaves no half-made folder, because it is renamed into place as a whole.
+decides the result: go.mod, go.sum, our mains, the Go version and the flags. A change builds anew;
+an interrupted build leaves no half-made folder, because it is renamed into place as a whole.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KWOK = "sigs.k8s.io/kwok"
 _KUBERNETES = "k8s.io/kubernetes"
 
 
-class CannotBuild(RuntimeError):
+class CannotBuildError(RuntimeError):
     """A part cannot be built here; the message says which and why."""
 
 
@@ -103,10 +103,10 @@ def ensure_parts() -> Parts:
     """Build what is missing, saying so on standard error, and tell where everything is.
 
     Raises:
-        CannotBuild: Go is missing or too old, or a module cannot be had or built.
+        CannotBuildError: Go is missing or too old, or a module cannot be had or built.
     """
     if not go_is_present():
-        raise CannotBuild("the Kubernetes parts are built with Go 1.26 or newer: install it")
+        raise CannotBuildError("the Kubernetes parts are built with Go 1.26 or newer: install it")
     programs: dict[str, Path] = {}
     for module in _MODULES:
         folder = cache_folder() / f"{module.folder}-{_fingerprint(module)}"
@@ -124,7 +124,11 @@ def ensure_parts() -> Parts:
 
 def _fingerprint(module: _Module) -> str:
     digest = hashlib.sha256()
-    files = [module.source / "go.mod", module.source / "go.sum", *sorted(module.source.glob("*.go"))]
+    files = [
+        module.source / "go.mod",
+        module.source / "go.sum",
+        *sorted(module.source.glob("*.go")),
+    ]
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     go = _go(module.source, "env", "GOVERSION", "GOOS", "GOARCH")
@@ -178,7 +182,7 @@ def _build_program(module: _Module, name: str, package: str, target: Path) -> No
             told = time.monotonic()
             _say(f"{name}: {built} of at most {total} packages after {told - started:.0f} s")
     if process.wait() != 0:
-        raise CannotBuild(f"{name} cannot be built:\n{''.join(complaints[-40:])}")
+        raise CannotBuildError(f"{name} cannot be built:\n{''.join(complaints[-40:])}")
     size = target.stat().st_size / 1e6
     _say(f"{name}: built in {time.monotonic() - started:.0f} s, {size:.0f} MB")
 
@@ -206,7 +210,9 @@ def _module_folder(folder: str, module: str) -> Path:
     found = _go(source, "list", "-m", "-f", "{{.Dir}}", module)
     if not found:  # the module cache was emptied since the program was built
         version = _go(source, "list", "-m", "-f", "{{.Version}}", module)
-        found = str(json.loads(_go(source, "mod", "download", "-json", f"{module}@{version}"))["Dir"])
+        found = str(
+            json.loads(_go(source, "mod", "download", "-json", f"{module}@{version}"))["Dir"]
+        )
     return Path(found)
 
 
@@ -220,7 +226,9 @@ def _go(folder: Path, *arguments: str) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise CannotBuild(f"go {' '.join(arguments)} failed in {folder.name}:\n{done.stderr[-2000:]}")
+        raise CannotBuildError(
+            f"go {' '.join(arguments)} failed in {folder.name}:\n{done.stderr[-2000:]}"
+        )
     return done.stdout.strip()
 
 

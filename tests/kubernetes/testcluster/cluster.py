@@ -27,7 +27,13 @@ class Cluster(Reached):
     """
 
     def __init__(
-        self, name: str, parts: Parts, folder: Path, timing: Timing | None = None, *, with_kai: bool = True
+        self,
+        name: str,
+        parts: Parts,
+        folder: Path,
+        timing: Timing | None = None,
+        *,
+        with_kai: bool = True,
     ) -> None:
         self.plane = ControlPlane(name, parts, folder, timing or Timing())
         super().__init__(name, self.plane.kubeconfig, name)
@@ -38,7 +44,7 @@ class Cluster(Reached):
         """Start everything and wait until pods can be placed.
 
         Raises:
-            StartFailed: a part ended instead.
+            StartError: a part ended instead.
         """
         await self.plane.start()
         async with self.api() as api:
@@ -75,7 +81,9 @@ class Cluster(Reached):
                     group.create_task(create(one))
 
             async def ready() -> bool:
-                found = (await request(api, "GET", "/api/v1/nodes", query={"resourceVersion": "0"}))["items"]
+                found = (
+                    await request(api, "GET", "/api/v1/nodes", query={"resourceVersion": "0"})
+                )["items"]
                 return names <= {one["metadata"]["name"] for one in found if is_ready(one)}
 
             await until(ready, f"{len(names)} nodes are ready", seconds=120, pause=0.1)

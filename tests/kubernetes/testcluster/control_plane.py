@@ -1,4 +1,4 @@
-"""A Kubernetes control plane on the loopback address: etcd, kube-apiserver, kube-controller-manager.
+"""A Kubernetes control plane on the loopback address: etcd, API server, controller manager.
 
 Real programs with the real admission, authorization (RBAC) and controllers; what is set otherwise
 than a distribution would is time: a node counts as lost after seconds, not after a minute.
@@ -69,7 +69,7 @@ class ControlPlane:
         """Start it and wait until it answers.
 
         Raises:
-            StartFailed: a program ended or did not become ready in time.
+            StartError: a program ended or did not become ready in time.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         await self._make_keys()
@@ -95,7 +95,7 @@ class ControlPlane:
         """Complain when a program is gone.
 
         Raises:
-            StartFailed: with the end of its log.
+            StartError: with the end of its log.
         """
         for process in self.processes:
             process.check()
@@ -150,7 +150,7 @@ class ControlPlane:
             f"--etcd-servers={etcd}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
-            # The address of the API inside the cluster: nobody is inside, and it may not be loopback.
+            # Where the API is for pods: there are none inside, and it may not be loopback.
             "--endpoint-reconciler-type=none",
             f"--secure-port={port}",
             f"--cert-dir={pki}",
@@ -203,7 +203,10 @@ class ControlPlane:
                     "clusters": [
                         {
                             "name": self.name,
-                            "cluster": {"server": self.url, "certificate-authority": str(authority)},
+                            "cluster": {
+                                "server": self.url,
+                                "certificate-authority": str(authority),
+                            },
                         }
                     ],
                     "users": [{"name": "admin", "user": {"token": self._token}}],
@@ -224,7 +227,9 @@ class ControlPlane:
             if await asyncio.to_thread(self._answers, url, authority):
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{process.name} is not ready after {seconds:.0f} s: {process.log}")
+                raise TimeoutError(
+                    f"{process.name} is not ready after {seconds:.0f} s: {process.log}"
+                )
             await asyncio.sleep(0.05)
 
     def _answers(self, url: str, authority: Path | None) -> bool:

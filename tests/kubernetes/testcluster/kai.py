@@ -1,4 +1,4 @@
-"""KAI Scheduler in a test cluster: its parts, its definitions, and queues as an install has them."""
+"""KAI Scheduler in a test cluster: its parts, its definitions, and queues as installed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def queue(
     """
     free = {"quota": 0, "limit": -1, "overQuotaWeight": 1}
     spec: dict[str, Any] = {
-        "resources": {kind: {**free, **resources.get(kind, {})} for kind in ("cpu", "memory", "gpu")}
+        "resources": {
+            kind: {**free, **resources.get(kind, {})} for kind in ("cpu", "memory", "gpu")
+        }
     }
     if parent is not None:
         spec["parentQueue"] = parent
@@ -90,6 +92,10 @@ async def _established(api: ApiClient, name: str) -> None:
 
 def start(plane: ControlPlane, parts: Parts) -> None:
     """Start KAI's parts; they become ready by themselves.
+
+    Left out: the admission webhooks (they see to fractions of GPUs, which Cairn does not ask for,
+    set a runtime class that simulated nodes have no use for, and check names of sub-groups), the
+    operator (it installs the rest), and what scales nodes.
 
     The binder's and the controllers' own addresses (metrics, health) are switched off; the
     scheduler's are on the loopback address, or, where it would listen on all, at no valid port.

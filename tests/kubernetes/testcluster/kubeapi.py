@@ -16,7 +16,9 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def connected(kubeconfig: Path, context: str | None = None) -> AsyncIterator[client.ApiClient]:
+async def connected(
+    kubeconfig: Path, context: str | None = None
+) -> AsyncIterator[client.ApiClient]:
     """A client of the cluster that a kubeconfig names; closed at the end."""
     settings = client.Configuration()
     await config.load_kube_config(
@@ -50,7 +52,7 @@ async def request(
         query_params=list((query or {}).items()),
         header_params={"Content-Type": content_type, "Accept": "application/json"},
         body=body,
-        response_types_map={code: object for code in (200, 201, 202)},
+        response_types_map=dict.fromkeys((200, 201, 202), object),
         auth_settings=["BearerToken"],
         _return_http_data_only=True,
     )

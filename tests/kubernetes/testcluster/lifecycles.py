@@ -52,12 +52,16 @@ _INITIALIZED = 'any(.status.conditions[]?; .type == "Initialized" and .status ==
 _INIT_STARTED = (
     "any(.status.initContainerStatuses[]?; .state.running != null or .state.terminated != null)"
 )
-_VARIABLES = '[.spec.containers[], .spec.initContainers[]? | .env[]? | select(.name | startswith("SIM_"))]'
+_VARIABLES = (
+    '[.spec.containers[], .spec.initContainers[]? | .env[]? | select(.name | startswith("SIM_"))]'
+)
 _UNTOLD = f'(.metadata.annotations["{PREFIX}told"] == null) and ({_VARIABLES} | length > 0)'
-_MISSING = f'({_told("image", "there")} == "missing" or any(.spec.containers[]; .image | startswith("missing/")))'
-_RUNNING = f'{_ALIVE} and .status.phase == "Running" and any(.status.containerStatuses[]?; .state.running != null)'
+_NAMED_MISSING = 'any(.spec.containers[]; .image | startswith("missing/"))'
+_MISSING = f'({_told("image", "there")} == "missing" or {_NAMED_MISSING})'
+_IN_RUNNING = f'{_ALIVE} and .status.phase == "Running"'
+_RUNNING = f"{_IN_RUNNING} and any(.status.containerStatuses[]?; .state.running != null)"
 _SIDECARS = 'any(.spec.initContainers[]?; .restartPolicy == "Always")'
-_GOING_ON = f'{_ALIVE} and .status.phase == "Running" and all(.status.containerStatuses[]; .state.terminated != null)'
+_GOING_ON = f"{_IN_RUNNING} and all(.status.containerStatuses[]; .state.terminated != null)"
 _OVER = '(.status.phase == "Succeeded" or .status.phase == "Failed")'
 _DELETED = ".metadata.deletionTimestamp != null"
 
@@ -220,7 +224,9 @@ daemonEndpoints:
   kubeletEndpoint:
     Port: {{ NodePort }}
 """
-    unready = '([.status.conditions[]? | select(.type == "Ready" and .status == "True")] | length == 0)'
+    unready = (
+        '([.status.conditions[]? | select(.type == "Ready" and .status == "True")] | length == 0)'
+    )
     patch = {"patch": {"subresource": "status", "root": "status", "template": template}}
     return [_stage("Node", "node-ready", unready, patch)]
 
@@ -258,7 +264,9 @@ annotations:
 phase: Pending
 startTime: {{ $now | Quote }}
 hostIP: {{ NodeIPWith .spec.nodeName | Quote }}
-podIP: {{ PodIPWith .spec.nodeName (or .spec.hostNetwork false) .metadata.uid .metadata.name .metadata.namespace | Quote }}
+{{ $host := or .spec.hostNetwork false }}
+{{ $meta := .metadata }}
+podIP: {{ PodIPWith .spec.nodeName $host $meta.uid $meta.name $meta.namespace | Quote }}
 conditions:
 {{ if .spec.initContainers }}"""
             + _condition("Initialized", "False", "ContainersNotInitialized")
@@ -269,9 +277,7 @@ conditions:
             + _condition("Ready", "False", "ContainersNotReady")
             + _condition("ContainersReady", "False", "ContainersNotReady")
             + "{{ if .spec.initContainers }}"
-            + _init_statuses(
-                _waiting("PodInitializing"), _waiting("PodInitializing"), done=False
-            )
+            + _init_statuses(_waiting("PodInitializing"), _waiting("PodInitializing"), done=False)
             + _statuses(
                 "containerStatuses",
                 ".spec.containers",
@@ -293,13 +299,17 @@ conditions:
     yield _stage(
         "Pod",
         "pod-image-missing",
-        f'{_PENDING} and {_INITIALIZED} and {_MISSING} and ({_waits("ImagePullBackOff")} or ({_waits("ErrImagePull")} | not))',
+        f"{_PENDING} and {_INITIALIZED} and {_MISSING}"
+        f" and ({_waits('ImagePullBackOff')} or ({_waits('ErrImagePull')} | not))",
         _event("Warning", "Failed", "Failed to pull image: not found"),
         _status(
             _statuses(
                 "containerStatuses",
                 ".spec.containers",
-                _waiting("ErrImagePull", "'rpc error: code = NotFound desc = failed to pull image: not found'"),
+                _waiting(
+                    "ErrImagePull",
+                    "'rpc error: code = NotFound desc = failed to pull image: not found'",
+                ),
                 ready=False,
                 started=False,
             )
@@ -309,7 +319,7 @@ conditions:
     yield _stage(
         "Pod",
         "pod-image-back-off",
-        f'{_PENDING} and {_INITIALIZED} and {_MISSING} and {_waits("ErrImagePull")}',
+        f"{_PENDING} and {_INITIALIZED} and {_MISSING} and {_waits('ErrImagePull')}",
         _event("Normal", "BackOff", "Back-off pulling image"),
         _status(
             _statuses(
@@ -396,8 +406,16 @@ def _ends() -> Iterator[dict[str, Any]]:
             + f"""
 {{{{ $failed := or {_OOM} (ne {_CODE} "0") }}}}
 {{{{ $sidecars := 0 }}}}
-{{{{ range .spec.initContainers }}}}{{{{ if eq (default "" .restartPolicy) "Always" }}}}{{{{ $sidecars = add1 $sidecars }}}}{{{{ end }}}}{{{{ end }}}}
-{{{{ if $sidecars }}}}phase: Running{{{{ else if $failed }}}}phase: Failed{{{{ else }}}}phase: Succeeded{{{{ end }}}}
+{{{{ range .spec.initContainers }}}}{{{{ if eq (default "" .restartPolicy) "Always" }}}}
+{{{{ $sidecars = add1 $sidecars }}}}
+{{{{ end }}}}{{{{ end }}}}
+{{{{ if $sidecars }}}}
+phase: Running
+{{{{ else if $failed }}}}
+phase: Failed
+{{{{ else }}}}
+phase: Succeeded
+{{{{ end }}}}
 """
         ),
         delay=_told("run", "1s"),
@@ -457,6 +475,7 @@ def _deletions() -> Iterator[dict[str, Any]]:
     yield _stage(
         "Pod",
         "pod-gone",
-        f"{_DELETED} and ({_OVER} or ({_ACCEPTED} | not)) and ((.metadata.finalizers // []) | length == 0)",
+        f"{_DELETED} and ({_OVER} or ({_ACCEPTED} | not))"
+        " and ((.metadata.finalizers // []) | length == 0)",
         {"delete": True},
     )

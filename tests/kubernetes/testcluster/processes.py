@@ -21,7 +21,7 @@ from cairn_standalone.logs import open_log, tail
 from cairn_standalone.process import describe_exit, wrapped
 
 
-class StartFailed(RuntimeError):
+class StartError(RuntimeError):
     """A part ended or did not become ready; the message holds the end of its log."""
 
 
@@ -66,12 +66,12 @@ class Process:
         """Complain when it is gone.
 
         Raises:
-            StartFailed: with the end of its log.
+            StartError: with the end of its log.
         """
         code = self._popen.poll()
         if code is not None:
             lines = "\n".join(tail(self.log, 30))
-            raise StartFailed(f"{self.name} {describe_exit(code)}:\n{lines}")
+            raise StartError(f"{self.name} {describe_exit(code)}:\n{lines}")
 
     def stop(self) -> None:
         """End it and what it started. The second call does nothing."""
@@ -110,12 +110,12 @@ async def run_tool(*command: str) -> str:
     """Run a short command to its end and return its output.
 
     Raises:
-        StartFailed: it failed.
+        StartError: it failed.
     """
     process = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     output, errors = await process.communicate()
     if process.returncode != 0:
-        raise StartFailed(f"{' '.join(command)} failed: {errors.decode(errors='replace')}")
+        raise StartError(f"{' '.join(command)} failed: {errors.decode(errors='replace')}")
     return output.decode()

@@ -37,7 +37,7 @@ class Reached:
         name = f"{prefix}-{secrets.token_hex(3)}"
         async with self.api() as api:
             core = client.CoreV1Api(api)
-            await core.create_namespace({"metadata": {"name": name}})
+            await core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
 
             async def account() -> bool:
                 return bool((await core.list_namespaced_service_account(name)).items)
@@ -71,7 +71,9 @@ class Reached:
             for kind, path in paths.items():
                 try:
                     async with asyncio.timeout(10):
-                        found[kind] = (await request(api, "GET", path, query={"limit": "500"}))["items"]
+                        found[kind] = (await request(api, "GET", path, query={"limit": "500"}))[
+                            "items"
+                        ]
                 except (client.ApiException, OSError, TimeoutError) as error:
                     found[kind] = f"not to be had: {error}"
         return yaml.safe_dump(found, sort_keys=False)
@@ -84,5 +86,7 @@ def real_clusters() -> Sequence[Reached]:
     if not named:
         return ()
     path = Path(named.split(os.pathsep)[0]).expanduser()
-    contexts = os.environ.get("CAIRN_TEST_CONTEXTS") or yaml.safe_load(path.read_text())["current-context"]
+    contexts = (
+        os.environ.get("CAIRN_TEST_CONTEXTS") or yaml.safe_load(path.read_text())["current-context"]
+    )
     return [Reached(context, path, context) for context in str(contexts).split(",")]

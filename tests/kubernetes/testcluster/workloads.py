@@ -108,7 +108,12 @@ def gang(
     """A PodGroup and its pods `<name>-<number>`; `options` are those of `pod`."""
     return [
         pod_group(
-            namespace, name, members, queue=queue, priority_class=priority_class, **(group_spec or {})
+            namespace,
+            name,
+            members,
+            queue=queue,
+            priority_class=priority_class,
+            **(group_spec or {}),
         ),
         *(
             pod(

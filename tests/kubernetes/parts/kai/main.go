@@ -35,7 +35,6 @@ var parts = map[string]func() error{
 	"podgrouper":         podgrouper.Run,
 	"queuecontroller":    runQueueController,
 	"scheduler":          scheduler.RunApp,
-	"webhooks":           runWebhooks,
 }
 
 func main() {
