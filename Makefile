@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi settings lifecycle schema lock clean chaos
+.PHONY: help setup demo up down test test-unit lint format types imports bench simulate asyncapi settings lifecycle schema lock clean chaos test-kubernetes bench-bridge
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -18,7 +18,7 @@ PYTEST_ARGS ?=
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort \
-	| awk -F ':.*## ' '{ printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }'
+	| awk -F ':.*## ' '{ printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2 }'
 
 setup: .venv/.ready ## Make .venv with everything that is needed, from hash-locked requirements
 
@@ -47,6 +47,10 @@ test: lint ## Check style, types and walls, then run all tests
 test-unit: setup ## The fast tests only
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
+test-kubernetes: setup ## Build real Kubernetes control planes, once, and test on two of them, or on yours: KUBECONFIG=...
+	@test -n "$(KUBECONFIG)" || PYTHONPATH=tests/kubernetes $(BIN)/python -m testcluster.build >/dev/null
+	$(BIN)/pytest tests/kubernetes $(PYTEST_ARGS)
+
 lint: setup ## Format check, lint, strict types, import walls
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
@@ -59,6 +63,9 @@ format: setup ## Format the code and mend what ruff can mend
 
 bench: setup ## Run the benchmarks; each prints a table and, last, a JSON line
 	$(BIN)/python -m benchmarks.engine
+
+bench-bridge: setup ## What a simulated Kubernetes cluster with 1,000 nodes and 10,000 pods bears here
+	PYTHONPATH=tests/kubernetes $(BIN)/python -m benchmarks.bridge
 
 simulate: setup ## Tell many simulated stories of the engine's core: make simulate SEEDS=100000
 	$(BIN)/pytest tests/simulation --seeds $(SEEDS) --timeout 0

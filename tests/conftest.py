@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import structlog
+
+_KUBERNETES = Path(__file__).parent / "kubernetes"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,3 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tests on Kubernetes need Go and minutes: they run only when they are named."""
+    if collection_path != _KUBERNETES:
+        return None
+    named = (Path(argument.partition("::")[0]).absolute() for argument in config.args)
+    return None if any(path.is_relative_to(_KUBERNETES) for path in named) else True

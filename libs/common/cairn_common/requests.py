@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from cairn_common.events import LogLine
 
 ATTEMPTS_SUBJECT: Final = "engine.attempts"
+WORKFLOWS_SUBJECT: Final = "engine.workflows"
 LOG_READ_SUBJECT: Final = "logs.read"
 LOG_RESEND_SUBJECT: Final = "bridge.log.resend"
 
@@ -39,6 +40,18 @@ class AttemptsReply(BaseModel):
     """The page; an empty one is the last."""
 
     attempts: list[KnownAttempt]
+
+
+class WorkflowsRequest(BaseModel):
+    """To the engine: of which of these workflows have you never heard?"""
+
+    workflows: list[str]
+
+
+class WorkflowsReply(BaseModel):
+    """Those that are in no table of the engine's."""
+
+    unknown: list[str]
 
 
 class LogResendRequest(BaseModel):

@@ -101,7 +101,7 @@ class Shim:
         self._room.furnish()
         if self._task.inputs:
             self._transfer(
-                lambda say: fetch_inputs(self._room, self._task.inputs, say), self._fetched
+                lambda say: fetch_inputs(self._room.inputs, self._task.inputs, say), self._fetched
             )
         else:
             self._build()

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cairn_runtime.room import Input, Output, Room
+from cairn_runtime.room import Input, Output
 from cairn_runtime.storage import MissingError, StorageError, open_storage
 
 Say = Callable[[str], None]
 
 
-def fetch_inputs(room: Room, inputs: list[Input], say: Say) -> None:
-    """Fills the input folders.
+def fetch_inputs(folder_of_all: Path, inputs: list[Input], say: Say) -> None:
+    """Fills the input folders, which lie in one folder and are called by their numbers.
 
     Raises:
         StorageError: which input failed, and why.
     """
     for each in inputs:
-        folder = room.inputs / str(each.number)
+        folder = folder_of_all / str(each.number)
         folder.mkdir(exist_ok=True)
         try:
             storage, prefix = open_storage(each.url)

@@ -1,13 +1,22 @@
 """`python -m cairn_bridge`."""
 
-from cairn_bridge.drivers.local import LocalDriver
+from cairn_bridge.cluster import ClusterDriver
 from cairn_bridge.service import BridgeService
 from cairn_bridge.settings import BridgeSettings
 from cairn_common.process import run_service
 
 
-def local_driver(settings: BridgeSettings) -> LocalDriver:
+def make_driver(settings: BridgeSettings) -> ClusterDriver:
+    """The driver that the settings choose. Each is imported only where it is used."""
+    if settings.cluster_driver == "kubernetes":
+        return _kubernetes_driver(settings)
+    return _local_driver(settings)
+
+
+def _local_driver(settings: BridgeSettings) -> ClusterDriver:
     """The cluster that is this machine."""
+    from cairn_bridge.drivers.local import LocalDriver
+
     return LocalDriver(
         settings.home_path / "clusters" / settings.cluster,
         settings.store_path,
@@ -20,6 +29,34 @@ def local_driver(settings: BridgeSettings) -> LocalDriver:
     )
 
 
+def _kubernetes_driver(settings: BridgeSettings) -> ClusterDriver:
+    """A namespace of a Kubernetes cluster."""
+    from cairn_bridge.drivers.kubernetes import STORE, Api, KubernetesDriver, Patience, Site
+
+    site = Site(
+        cluster=settings.cluster,
+        namespace=settings.kubernetes_namespace,
+        pools=settings.pools_of_cluster,
+        scheduler=settings.kubernetes_scheduler,
+        domain=settings.kubernetes_domain,
+        runtime_image=settings.runtime_image,
+        store=settings.store_url or STORE,
+    )
+    patience = Patience(
+        image=settings.image_patience,
+        start=settings.container_patience,
+        node=settings.node_patience,
+        orphan=settings.orphan_seconds,
+    )
+    return KubernetesDriver(
+        lambda: Api.connect(
+            settings.kubeconfig, settings.kubernetes_context, settings.kubernetes_requests
+        ),
+        site,
+        patience=patience,
+    )
+
+
 if __name__ == "__main__":
     settings = BridgeSettings()
-    run_service("scheduler-bridge", settings, BridgeService(settings, local_driver))
+    run_service("scheduler-bridge", settings, BridgeService(settings, make_driver))

@@ -50,6 +50,7 @@ class Fact:
     at: datetime
     node: str | None = None
     outcome: Outcome | None = None  # with FINISHED, which then has one key
+    message: str | None = None  # with ACCEPTED: what they wait for
     accepted_at: datetime | None = None  # if this was not said in a fact of its own
     scheduled_at: datetime | None = None
 
@@ -74,6 +75,19 @@ class Reporter(Protocol):
 
     async def log(self, key: AttemptKey, lines: Sequence[LogLine], *, final: bool) -> None:
         """Returns once the lines are on the bus. Slow is back-pressure: read no further."""
+
+
+class ByteStream(Protocol):
+    """Bytes in and out, each direction as fast as its reader takes them."""
+
+    async def write(self, data: bytes) -> None:
+        """Sends; returns when more may be sent. Empty bytes end this direction."""
+
+    def read(self) -> AsyncIterator[bytes]:
+        """What comes, until the other side ends it."""
+
+    async def close(self) -> None:
+        """Ends both directions."""
 
 
 class ExecStream(Protocol):
@@ -106,6 +120,7 @@ class ClusterDriver(Protocol):
 
         Raises:
             PlacementError: the cluster can never run it; the message says why.
+            NotNowError: it may later; offered again, it is tried again.
         """
 
     async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
@@ -130,11 +145,29 @@ class ClusterDriver(Protocol):
         """The nodes with what they have and what of it is in use."""
 
     async def exec(self, key: AttemptKey, command: Sequence[str]) -> ExecStream:
-        """Starts a program beside a running attempt, seeing what the attempt sees."""
+        """Starts a program beside a running attempt, seeing what the attempt sees.
+
+        Raises:
+            LookupError: the attempt is not running.
+        """
+
+    async def port_forward(self, key: AttemptKey, port: int) -> ByteStream:
+        """Connects to a TCP port of a running attempt.
+
+        Raises:
+            LookupError: the attempt is not running, or does not listen there.
+        """
 
 
 class PlacementError(Exception):
     """The cluster can never run this placement."""
+
+
+class NotNowError(Exception):
+    """The cluster has no room to take this placement at present, and left nothing of it.
+
+    The engine offers it again; the message says what is in the way.
+    """
 
 
 class ClusterError(Exception):

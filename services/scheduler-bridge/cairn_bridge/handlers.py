@@ -15,6 +15,7 @@ from cairn_bridge.cluster import (
     ClusterDriver,
     ClusterError,
     Fact,
+    NotNowError,
     Outcome,
     Phase,
     PlacementError,
@@ -160,6 +161,9 @@ class OrderHandler:
             await self._refuse(
                 ready, placement, Outcome(FinishReason.UNSCHEDULABLE, message=str(error))
             )
+        except NotNowError as error:
+            # Neither accepted nor ended: the engine offers it again, ever more rarely.
+            log.warning("no room for a placement", workflow=ready.workflow, reason=str(error))
         except ClusterError:
             raise
         except Exception as error:

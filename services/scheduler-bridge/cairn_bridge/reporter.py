@@ -171,7 +171,11 @@ class BusReporter:
         match first.phase:
             case Phase.ACCEPTED:
                 event = TaskAccepted(
-                    workflow=workflow, cluster=self._cluster, at=first.at, attempts=refs
+                    workflow=workflow,
+                    cluster=self._cluster,
+                    at=first.at,
+                    attempts=refs,
+                    message=first.message,
                 )
             case Phase.SCHEDULED:
                 event = TaskScheduled(
@@ -214,7 +218,8 @@ def _together(one: Fact, other: Fact) -> bool:
 
 def _same_moment(one: Fact, other: Fact) -> bool:
     mine, others = (
-        (fact.node, fact.at, fact.accepted_at, fact.scheduled_at) for fact in (one, other)
+        (fact.node, fact.at, fact.accepted_at, fact.scheduled_at, fact.message)
+        for fact in (one, other)
     )
     return mine == others
 

@@ -10,6 +10,7 @@ import structlog
 
 from cairn_bridge.cluster import AttemptKey, ClusterDriver
 from cairn_bridge.handlers import OrderHandler, resend_router
+from cairn_bridge.orphans import Orphans
 from cairn_bridge.reconcile import EngineAwayError, reconcile
 from cairn_bridge.reporter import BusReporter
 from cairn_bridge.settings import BridgeSettings
@@ -79,6 +80,7 @@ class BridgeService:
                 group.create_task(self._repeat_unsettled(driver, reporter))
                 group.create_task(self._beat(publisher))
                 group.create_task(self._take_inventory(driver, publisher))
+                group.create_task(Orphans(bus, driver, settings.orphan_seconds).run())
                 self.ready.set()
         finally:
             await inbox.close()
@@ -143,7 +145,7 @@ class BridgeService:
             resources = ClusterResources(
                 cluster=settings.cluster,
                 at=datetime.now(UTC),
-                pools=settings.cluster_pools,
+                pools=list(settings.pools_of_cluster.pools),
                 nodes=await driver.inventory(),
             )
             await publisher.publish([encode(resources, source=f"/bridge/{settings.cluster}")])

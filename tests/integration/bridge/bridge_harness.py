@@ -12,7 +12,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from cairn_bridge.cluster import AttemptKey, ExecStream, Fact, Outcome, Phase, Reporter
+from cairn_bridge.cluster import AttemptKey, ByteStream, ExecStream, Fact, Outcome, Phase, Reporter
 from cairn_bridge.service import BridgeService
 from cairn_bridge.settings import BridgeSettings
 from cairn_common.events import (
@@ -103,6 +103,9 @@ class RecordingDriver:
         return []
 
     async def exec(self, key: AttemptKey, command: Sequence[str]) -> ExecStream:
+        raise LookupError(key)
+
+    async def port_forward(self, key: AttemptKey, port: int) -> ByteStream:
         raise LookupError(key)
 
 

@@ -170,6 +170,17 @@ class OutputTarget(Model):
     regex: str | None = None
 
 
+class Topology(Model):
+    """Tasks of a gang with the same `key` and `group` lie close together.
+
+    `key` is one of the pool's topology keys. What is `required` blocks until it can be met.
+    """
+
+    key: str
+    group: str = "default"
+    required: bool = True
+
+
 class RestartPolicy(Model):
     """Exit codes after which the command runs again in its place, where it left its files.
 
@@ -201,6 +212,13 @@ class TaskPlacement(Model):
     restart: RestartPolicy | None = None
     location: str = Field(default="", description="Key below the store's root for its outputs.")
     resources: Resources = Resources()
+    topology: list[Topology] = []
+    nodes_excluded: list[str] = []
+    privileged: bool = False
+    host_network: bool = False
+    volume_mounts: list[str] = Field(
+        default=[], description="Folders of the node, `source` or `source:destination`."
+    )
 
 
 class GroupPlacement(Model):
@@ -271,6 +289,10 @@ class TaskAccepted(TaskFacts):
     type: ClassVar[str] = "task.accepted"
 
     attempts: list[AttemptRef]
+    message: str | None = Field(
+        default=None,
+        description="What they wait for, in the scheduler's words; said again when it changes.",
+    )
 
 
 class TaskScheduled(TaskFacts):
@@ -389,6 +411,12 @@ class NodeInfo(Model):
     used_memory: int = 0
     platforms: list[str] = []
     labels: dict[str, str] = {}
+    pools: list[str] = Field(default=[], description="Pools that may use it; all if empty.")
+    used_storage: int = 0
+    gpu_type: str | None = None
+    architecture: str | None = None
+    ready: bool = True
+    taints: list[str] = Field(default=[], description="As kubectl writes them: key=value:effect.")
 
 
 class ClusterHeartbeat(ClusterEvent):

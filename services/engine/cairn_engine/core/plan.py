@@ -265,6 +265,18 @@ def _task_bodies(
                 for target in task.outputs
                 if type(target) is UrlOutput
             ],
+            "topology": [
+                {
+                    "key": each.key,
+                    "group": each.group,
+                    "required": each.requirement_type == "required",
+                }
+                for each in resource.topology
+            ],
+            "nodes_excluded": list(resource.nodes_excluded),
+            "privileged": task.privileged,
+            "host_network": task.host_network,
+            "volume_mounts": list(task.volume_mounts),
         }
         body |= {name: value for name, value in optional.items() if value}
         bodies.append(body)

@@ -22,7 +22,14 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cairn_bridge.cluster import AttemptKey, ExecStream, Phase, PlacementError, Reporter
+from cairn_bridge.cluster import (
+    AttemptKey,
+    ByteStream,
+    ExecStream,
+    Phase,
+    PlacementError,
+    Reporter,
+)
 from cairn_bridge.drivers.local import shims
 from cairn_bridge.drivers.local.admission import Admission, Slots
 from cairn_bridge.drivers.local.attempt import Attempt
@@ -31,6 +38,7 @@ from cairn_bridge.drivers.local.execution import LocalExec
 from cairn_bridge.drivers.local.gang import Gang, Terms
 from cairn_bridge.drivers.local.house import House
 from cairn_bridge.drivers.local.launcher import Launcher
+from cairn_bridge.drivers.local.ports import LocalPort
 from cairn_bridge.drivers.local.record import Identity, Record, Remembered, Taken, identity
 from cairn_bridge.drivers.local.roll import Roll, need
 from cairn_bridge.drivers.local.starting import broken, start_shims
@@ -469,6 +477,13 @@ class LocalDriver:
         if connection is None:
             raise LookupError(f"task {key.name} of {key.workflow} has just ended")
         return await LocalExec.start(connection, command)
+
+    async def port_forward(self, key: AttemptKey, port: int) -> ByteStream:
+        """See `ClusterDriver`. Tasks share this machine's network."""
+        attempt = self._roll.get(key)
+        if attempt is None or attempt.phase is not Phase.STARTED:
+            raise LookupError(f"task {key.name} of {key.workflow} is not running")
+        return await LocalPort.connect(port)
 
     # --- helpers ---
 

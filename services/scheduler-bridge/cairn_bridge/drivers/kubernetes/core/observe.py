@@ -1,0 +1,266 @@
+"""What a pod says about its attempt: how far it has come, what it waits for, what troubles it.
+
+The pod object is the whole record, so a bridge that starts reads the same from it as one that
+watched it all along. Source: Kubernetes, "Pod Lifecycle" and the API reference of PodStatus.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from cairn_bridge.cluster import AttemptKey, Phase
+from cairn_bridge.drivers.kubernetes.core import names
+from cairn_bridge.drivers.kubernetes.core.inventory import Use, use_of
+from cairn_common.events import FinishReason
+
+Document = Mapping[str, Any]
+
+
+class Verdict(NamedTuple):
+    """How an attempt is to end, by Cairn's decision, as its pod remembers it.
+
+    `ended`: it counts as ended whatever becomes of its processes, since its node is lost.
+    """
+
+    reason: FinishReason
+    message: str
+    at: str
+    ended: bool = False
+
+    def encode(self) -> str:
+        """As the pod's annotation holds it."""
+        return json.dumps(self._asdict(), separators=(",", ":"))
+
+    @classmethod
+    def decode(cls, text: str) -> Verdict:
+        """Reads what `encode` wrote."""
+        values = json.loads(text)
+        return cls(FinishReason(values["reason"]), values["message"], values["at"], values["ended"])
+
+
+class Trouble(NamedTuple):
+    """What keeps an attempt from starting, and may pass. `hopeless`: it will not."""
+
+    reason: FinishReason
+    message: str
+    hopeless: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One look at an attempt's pod. Times are those that the cluster wrote down."""
+
+    key: AttemptKey
+    pod: str
+    uid: str
+    group: str
+    placement: str
+    phase: Phase
+    at: datetime
+    node: str | None
+    leaf: str | None
+    started_at: datetime | None
+    command_over: bool
+    trouble: Trouble | None
+    waits_for: str | None
+    verdict: Verdict | None
+    deleted: bool
+    start_timeout: float | None
+    use: Use
+
+
+_IMAGE_TROUBLE = {
+    # reason: whether waiting cannot help
+    "ErrImagePull": False,
+    "ImagePullBackOff": False,
+    "ImageInspectError": False,
+    "RegistryUnavailable": False,
+    "SignatureValidationFailed": False,
+    "InvalidImageName": True,
+    "ErrImageNeverPull": True,
+}
+_START_TROUBLE = frozenset(
+    {
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "PreCreateHookError",
+        "PreStartHookError",
+        "PostStartHookError",
+        "CrashLoopBackOff",
+    }
+)
+
+
+def look(pod: Document) -> Sight | None:
+    """What a pod says; None if it is not an attempt of ours."""
+    metadata = pod["metadata"]
+    annotations = metadata.get("annotations") or {}
+    labels = metadata.get("labels") or {}
+    try:
+        key = AttemptKey(
+            annotations[names.WORKFLOW],
+            int(labels[names.INDEX]),
+            int(annotations[names.ATTEMPT]),
+            annotations[names.TASK],
+        )
+        group, placement = labels[names.GROUP], annotations[names.PLACEMENT]
+    except (KeyError, ValueError):
+        return None
+    status = pod.get("status") or {}
+    verdict = verdict_of(pod)
+    node = (pod.get("spec") or {}).get("nodeName")
+    started = started_at(pod)
+    phase, at = _phase(pod, status, node, started, verdict)
+    waiting = phase in {Phase.ACCEPTED, Phase.SCHEDULED}
+    return Sight(
+        key=key,
+        pod=metadata["name"],
+        uid=metadata["uid"],
+        group=group,
+        placement=placement,
+        phase=phase,
+        at=at,
+        node=node,
+        leaf=labels.get(names.KAI_SUBGROUP),
+        started_at=started,
+        command_over="terminated" in (container(pod, names.TASK_CONTAINER).get("state") or {}),
+        trouble=_trouble(status) if waiting else None,
+        waits_for=_waits_for(status) if phase is Phase.ACCEPTED else None,
+        verdict=verdict,
+        deleted="deletionTimestamp" in metadata,
+        start_timeout=float(patience) if (patience := annotations.get(names.START)) else None,
+        use=use_of(pod),
+    )
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time as the API writes it."""
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def verdict_of(pod: Document) -> Verdict | None:
+    """The verdict that a pod carries."""
+    text = (pod["metadata"].get("annotations") or {}).get(names.VERDICT)
+    return None if text is None else Verdict.decode(text)
+
+
+def has_ended(pod: Document) -> bool:
+    """Whether nothing of a pod runs any more, or ever will.
+
+    A pod that is deleted before it had a node stays Pending, held by our finalizer only.
+    """
+    status = pod.get("status") or {}
+    if status.get("phase") in {"Succeeded", "Failed"}:
+        return True
+    return "deletionTimestamp" in pod["metadata"] and not (pod.get("spec") or {}).get("nodeName")
+
+
+def container(pod: Document, name: str, kind: str = "containerStatuses") -> dict[str, Any]:
+    """The status of a container; empty if there is none yet."""
+    for each in (pod.get("status") or {}).get(kind) or ():
+        if each["name"] == name:
+            return dict(each)
+    return {}
+
+
+def started_at(pod: Document) -> datetime | None:
+    """When the user's command began to run."""
+    state = container(pod, names.TASK_CONTAINER).get("state") or {}
+    began = (state.get("running") or state.get("terminated") or {}).get("startedAt")
+    return moment(began)
+
+
+def condition(pod: Document, kind: str) -> dict[str, Any]:
+    """A condition of a pod; empty if it has none of that type."""
+    for each in (pod.get("status") or {}).get("conditions") or ():
+        if each["type"] == kind:
+            return dict(each)
+    return {}
+
+
+def deletion_began(pod: Document) -> datetime | None:
+    """When somebody asked for a pod's deletion: its time limit less its grace."""
+    metadata = pod["metadata"]
+    limit = moment(metadata.get("deletionTimestamp"))
+    if limit is None:
+        return None
+    return limit - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+
+
+def _phase(
+    pod: Document,
+    status: Document,
+    node: str | None,
+    started: datetime | None,
+    verdict: Verdict | None,
+) -> tuple[Phase, datetime]:
+    created = moment(pod["metadata"].get("creationTimestamp")) or datetime.now(UTC)
+    if has_ended(pod) or (verdict is not None and verdict.ended):
+        return Phase.FINISHED, ended_at(pod, verdict) or created
+    if started is not None:
+        return Phase.STARTED, started
+    if node:
+        return Phase.SCHEDULED, _bound_at(pod) or created
+    return Phase.ACCEPTED, created
+
+
+def _bound_at(pod: Document) -> datetime | None:
+    """When a pod got its node. KAI may write that it has none after it has bound it."""
+    for kind in ("PodBound", "PodScheduled"):
+        found = condition(pod, kind)
+        if found.get("status") == "True":
+            return moment(found.get("lastTransitionTime"))
+    return moment((pod.get("status") or {}).get("startTime"))
+
+
+def ended_at(pod: Document, verdict: Verdict | None) -> datetime | None:
+    """When a pod came to its end, as well as its status tells."""
+    ends = [
+        end
+        for each in (pod.get("status") or {}).get("containerStatuses") or ()
+        if (end := ((each.get("state") or {}).get("terminated") or {}).get("finishedAt"))
+    ]
+    if ends:
+        return moment(max(ends))
+    if verdict is not None:
+        return moment(verdict.at)
+    return deletion_began(pod) or moment(
+        condition(pod, "DisruptionTarget").get("lastTransitionTime")
+        or condition(pod, "Ready").get("lastTransitionTime")
+    )
+
+
+def _trouble(status: Document) -> Trouble | None:
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for each in status.get(kind) or ():
+            waiting = (each.get("state") or {}).get("waiting") or {}
+            reason = waiting.get("reason", "")
+            words = f"{each.get('image') or each['name']}: {waiting.get('message') or reason}"
+            if reason in _IMAGE_TROUBLE:
+                return Trouble(FinishReason.IMAGE_PULL, words, _IMAGE_TROUBLE[reason])
+            if reason in _START_TROUBLE:
+                return Trouble(FinishReason.START_ERROR, f"{reason}: {words}", hopeless=False)
+    return None
+
+
+def _waits_for(status: Document) -> str | None:
+    for each in status.get("conditions") or ():
+        if each["type"] == "PodScheduled" and each["status"] == "False":
+            return str(each.get("message") or each.get("reason") or "") or None
+    return None
+
+
+def group_waits_for(pod_group: Document) -> str | None:
+    """Why KAI has not placed a group, in its words; the details of a full queue first."""
+    for each in reversed((pod_group.get("status") or {}).get("schedulingConditions") or []):
+        if each.get("status") == "True" and each.get("type") == "UnschedulableOnNodePool":
+            reasons = [
+                reason["message"] for reason in each.get("reasons") or () if reason.get("message")
+            ]
+            return "; ".join(dict.fromkeys(reasons)) or str(each.get("message") or "") or None
+    return None

@@ -1,0 +1,356 @@
+"""From a task to its pod.
+
+The user's container runs the user's image and command untouched. Beside it, where the site has an
+image of `cairn_runtime`: an init container that fetches inputs, and a native sidecar (Kubernetes
+1.29) that keeps outputs when the task ends.
+
+What is merged, from the general to the particular: Cairn's own base, the cluster's template, the
+pool's, the platform's, and last what the task itself asks for, so that no template can take from
+a task what the platform grants it, nor give it what the platform does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from cairn_bridge.cluster import PlacementError
+from cairn_bridge.drivers.kubernetes.core import names
+from cairn_bridge.drivers.kubernetes.core.briefing import DATA, INPUT, OUTPUT, speaker
+from cairn_bridge.drivers.kubernetes.core.site import Site
+from cairn_common.events import GroupPlacement, TaskPlacement
+from cairn_common.pools import Platform, Pool, merge_all, mount_of, refusals
+from cairn_common.spec.capacity import requested
+from cairn_common.spec.models import ResourceSpec
+
+GPU = "nvidia.com/gpu"
+GRACE_SECONDS = 30
+KEEP_SECONDS = 3600
+"""How long the sidecar may take to keep the outputs; a stop has its own grace."""
+_RUNTIME = ["python3", "-m", "cairn_runtime.pod"]
+_STORAGE = "ephemeral-storage"
+Document = dict[str, Any]
+
+
+def build_pod(
+    site: Site,
+    pool: Pool,
+    group: GroupPlacement,
+    task: TaskPlacement,
+    *,
+    digest: str,
+    leaf: str | None,
+    files: list[tuple[str, str, str]],
+    traceparent: str | None,
+) -> Document:
+    """The pod of one attempt.
+
+    Args:
+        site: the cluster.
+        pool: the group's pool.
+        group: the placement.
+        task: one of its tasks.
+        digest: the placement's, see `names.placement_digest`.
+        leaf: the task's sub-group, if the group has any.
+        files: for each injected file its Secret, the key in it, and its path.
+        traceparent: the attempt's own W3C trace context.
+
+    Raises:
+        PlacementError: the pool does not allow what the task asks for.
+    """
+    platform = _platform(pool, group.pool, task)
+    say = speaker(site, group, task)
+    spec = merge_all(
+        [
+            _base(site),
+            _template(site.pools.template),
+            _template(pool.template),
+            _template(platform.template),
+            _placed_on(platform),
+            _asked(site, group, task, platform, say, files, traceparent),
+        ]
+    )
+    _exclude(spec, task.nodes_excluded)
+    start = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
+    labels = {
+        names.CLUSTER: site.cluster,
+        names.WORKFLOW: group.workflow_uuid,
+        names.GROUP: group.group_uuid,
+        names.INDEX: str(task.index),
+        names.KAI_QUEUE: names.queue_name(site.namespace, group.pool),
+    }
+    if leaf is not None:
+        labels[names.KAI_SUBGROUP] = leaf
+    metadata = merge_all(
+        [
+            _metadata(site.pools.template),
+            _metadata(pool.template),
+            _metadata(platform.template),
+            {
+                "name": names.pod_name(task.uuid, task.attempt),
+                "labels": labels,
+                "annotations": {
+                    names.KAI_POD_GROUP: names.group_name(group.group_uuid),
+                    names.WORKFLOW: group.workflow,
+                    names.TASK: task.name,
+                    names.ATTEMPT: str(task.attempt),
+                    names.PLACEMENT: f"{digest}.{len(group.tasks)}",
+                    **start,
+                },
+                "finalizers": [names.FINALIZER],
+            },
+        ]
+    )
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _platform(pool: Pool, pool_name: str, task: TaskPlacement) -> Platform:
+    found = refusals(
+        pool,
+        pool_name,
+        task.name,
+        platform=task.resources.platform,
+        privileged=task.privileged,
+        host_network=task.host_network,
+        mounts=task.volume_mounts,
+        topology_keys=[each.key for each in task.topology],
+    )
+    if found:
+        raise PlacementError("\n".join(found))
+    platform = pool.platform(task.resources.platform)
+    assert platform is not None
+    return platform
+
+
+def _template(template: Document) -> Document:
+    """A template's spec: a template is a whole pod, or only its spec."""
+    spec = template.get("spec", {} if "metadata" in template else template)
+    return dict(spec)
+
+
+def _metadata(template: Document) -> Document:
+    metadata = template.get("metadata", {})
+    return {part: metadata[part] for part in ("labels", "annotations") if part in metadata}
+
+
+def _base(site: Site) -> Document:
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": KEEP_SECONDS if site.runtime_image else GRACE_SECONDS,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": [{"name": names.DATA_VOLUME, "emptyDir": {}}],
+        "initContainers": _helpers(site),
+        "containers": [
+            {
+                "name": names.TASK_CONTAINER,
+                "securityContext": {"allowPrivilegeEscalation": False},
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+            }
+        ],
+    }
+
+
+def _helpers(site: Site) -> list[Document]:
+    """The containers of `cairn_runtime`, with as few rights as they need."""
+    if site.runtime_image is None:
+        return []
+    common: Document = {
+        "image": site.runtime_image,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": names.DATA_VOLUME, "mountPath": DATA}],
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "512Mi"},
+        },
+    }
+    return [
+        {**common, "name": names.FETCH_CONTAINER, "command": [*_RUNTIME, "fetch"]},
+        {
+            **common,
+            "name": names.KEEP_CONTAINER,
+            "command": [*_RUNTIME, "keep"],
+            "restartPolicy": "Always",
+            # The task starts once the sidecar listens for the signal of its end.
+            "startupProbe": {
+                "exec": {"command": [*_RUNTIME, "ready"]},
+                "periodSeconds": 1,
+                "timeoutSeconds": 10,
+                "failureThreshold": 60,
+            },
+        },
+    ]
+
+
+def _placed_on(platform: Platform) -> Document:
+    spec: Document = {}
+    if platform.node_selector:
+        spec["nodeSelector"] = dict(platform.node_selector)
+    if platform.tolerations:
+        spec["tolerations"] = [
+            {
+                ("tolerationSeconds" if name == "toleration_seconds" else name): value
+                for name, value in each.model_dump(exclude_none=True).items()
+            }
+            for each in platform.tolerations
+        ]
+    return spec
+
+
+def _asked(
+    site: Site,
+    group: GroupPlacement,
+    task: TaskPlacement,
+    platform: Platform,
+    say: Callable[[str], str],
+    files: list[tuple[str, str, str]],
+    traceparent: str | None,
+) -> Document:
+    mounts, volumes = _mounts(task, platform, files)
+    container: Document = {
+        "name": names.TASK_CONTAINER,
+        "image": task.image,
+        "command": [say(word) for word in task.command],
+        "env": _environment(group, task, say, traceparent),
+        "resources": _resources(task, platform),
+        "volumeMounts": mounts,
+    }
+    if task.args:
+        container["args"] = [say(word) for word in task.args]
+    if task.privileged:
+        container["securityContext"] = {"privileged": True, "allowPrivilegeEscalation": True}
+    spec: Document = {
+        "schedulerName": site.scheduler,
+        "restartPolicy": "Never",
+        "priorityClassName": names.priority_class(group.priority),
+        "hostname": names.label(task.name),
+        "subdomain": names.group_name(group.group_uuid),
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if site.runtime_image is not None:
+        order = {"name": "CAIRN_POD", "value": _order(site, task, say)}
+        spec["initContainers"] = [
+            {"name": names.FETCH_CONTAINER, "env": [order]},
+            {"name": names.KEEP_CONTAINER, "env": [order]},
+        ]
+    # Said in both cases: no template grants what the platform does not.
+    spec["hostNetwork"] = task.host_network
+    if task.host_network:
+        spec["dnsPolicy"] = "ClusterFirstWithHostNet"
+    return spec
+
+
+def _environment(
+    group: GroupPlacement,
+    task: TaskPlacement,
+    say: Callable[[str], str],
+    traceparent: str | None,
+) -> list[Document]:
+    environment = {
+        "CAIRN_WORKFLOW_ID": group.workflow,
+        "CAIRN_TASK": task.name,
+        "CAIRN_ATTEMPT": str(task.attempt),
+    }
+    if traceparent:
+        environment["TRACEPARENT"] = traceparent
+    environment |= {name: say(value) for name, value in task.environment.items()}
+    return [{"name": name, "value": value} for name, value in environment.items()]
+
+
+def _resources(task: TaskPlacement, platform: Platform) -> Document:
+    """Requests that are limits: what a task is charged for is what it gets.
+
+    Storage is asked for only where a task or its platform says so.
+    """
+    asked = task.resources
+    need = requested(
+        ResourceSpec(
+            cpu=asked.cpu if asked.cpu is not None else platform.default_cpu,
+            gpu=asked.gpu or platform.default_gpu,
+            memory=asked.memory if asked.memory is not None else platform.default_memory,
+        )
+    )
+    amounts = {"cpu": f"{need.cpu:g}", "memory": str(need.memory)}
+    if storage := asked.storage or platform.default_storage:
+        amounts[_STORAGE] = str(storage)
+    if need.gpu:
+        amounts[GPU] = f"{need.gpu:g}"
+    return {"requests": amounts, "limits": dict(amounts)}
+
+
+def _mounts(
+    task: TaskPlacement, platform: Platform, files: list[tuple[str, str, str]]
+) -> tuple[list[Document], list[Document]]:
+    mounts: list[Document] = [
+        {"name": names.DATA_VOLUME, "mountPath": OUTPUT, "subPath": "output"},
+        {"name": names.DATA_VOLUME, "mountPath": INPUT, "subPath": "input", "readOnly": True},
+    ]
+    volumes: list[Document] = []
+    secrets: dict[str, str] = {}
+    for secret, key, path in files:
+        if secret not in secrets:
+            secrets[secret] = f"cairn-files-{len(secrets)}"
+            volumes.append(
+                {
+                    "name": secrets[secret],
+                    "secret": {"secretName": secret, "defaultMode": 0o755},
+                }
+            )
+        mounts.append(
+            {"name": secrets[secret], "mountPath": path, "subPath": key, "readOnly": True}
+        )
+    sources: dict[str, str] = {}
+    for mount in dict.fromkeys([*platform.default_mounts, *task.volume_mounts]):
+        source, destination = mount_of(mount)
+        if source not in sources:
+            sources[source] = f"cairn-host-{len(sources)}"
+            volumes.append({"name": sources[source], "hostPath": {"path": source}})
+        mounts.append({"name": sources[source], "mountPath": destination})
+    return mounts, volumes
+
+
+def _order(site: Site, task: TaskPlacement, say: Callable[[str], str]) -> str:
+    """What the containers of `cairn_runtime` are to do, as JSON."""
+    store = site.store.rstrip("/")
+    order = {
+        "inputs": [
+            {
+                "number": number,
+                "url": say(source.url) if source.url else f"{store}/{source.location or ''}",
+                "label": source.task or source.url or "",
+                "regex": source.regex,
+                "required": source.url is not None,
+            }
+            for number, source in enumerate(task.inputs)
+        ],
+        "outputs": [
+            *([{"url": f"{store}/{task.location}", "regex": None}] if task.location else []),
+            *({"url": say(each.url), "regex": each.regex} for each in task.outputs),
+        ],
+    }
+    return json.dumps(order, separators=(",", ":"))
+
+
+def _exclude(spec: Document, nodes: list[str]) -> None:
+    """Keeps a pod off nodes, beside whatever affinity a template gives it."""
+    if not nodes:
+        return
+    barred = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(nodes)}
+    affinity = dict(spec.get("affinity", {}))
+    node_affinity = dict(affinity.get("nodeAffinity", {}))
+    required = dict(node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}))
+    # Terms are alternatives, so each of them must bar the nodes.
+    required["nodeSelectorTerms"] = [
+        {**term, "matchExpressions": [*term.get("matchExpressions", []), barred]}
+        for term in required.get("nodeSelectorTerms") or [{}]
+    ]
+    node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = required
+    affinity["nodeAffinity"] = node_affinity
+    spec["affinity"] = affinity

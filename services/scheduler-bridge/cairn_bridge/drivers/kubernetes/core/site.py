@@ -1,0 +1,33 @@
+"""What is the same for every group of one cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cairn_common.pools import ClusterPools
+
+STORE = "file:///cairn/store"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A cluster as manifests need to know it.
+
+    Args:
+        cluster: the cluster's name in Cairn; objects of another name are somebody else's.
+        namespace: where all namespaced objects live.
+        pools: the cluster's pools.
+        scheduler: the `schedulerName` of pods.
+        domain: the cluster's DNS domain.
+        store: URL of the folder in which tasks leave their outputs for each other.
+        runtime_image: the image of `cairn_runtime`; without one, pods get no inputs and keep no
+            outputs.
+    """
+
+    cluster: str
+    namespace: str = "default"
+    pools: ClusterPools = field(default_factory=ClusterPools)
+    scheduler: str = "kai-scheduler"
+    domain: str = "cluster.local"
+    store: str = STORE
+    runtime_image: str | None = None

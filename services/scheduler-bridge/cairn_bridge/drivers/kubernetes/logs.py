@@ -1,0 +1,368 @@
+"""The log of a pod's containers as numbered lines, followed as they come.
+
+Lines are numbered by their place in the log: first those of the init container, then the user's
+command, then the sidecar's; Cairn's own containers are stream `cairn`. So a bridge that starts
+anew reads from the beginning and gives every line the same number again, and whoever stores them
+drops what they have. Within one bridge a connection that breaks is taken up at the time of the
+last line: the server knows seconds only, and what of that second was read is skipped by time and
+count.
+
+The next lines are read when the last ones have been reported: a slow bus holds the reading, the
+API server's connection, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NamedTuple
+
+import aiohttp
+import structlog
+
+from cairn_bridge.cluster import AttemptKey, Reporter
+from cairn_bridge.drivers.kubernetes.api import Api, ApiError, Kind
+from cairn_bridge.drivers.kubernetes.core import names
+from cairn_common.events import LogLine
+
+log = structlog.get_logger(__name__)
+
+LINES_AT_ONCE: Final = 500
+BYTES_AT_ONCE: Final = 256 * 1024
+LINE_LIMIT: Final = 64 * 1024
+_CHUNK: Final = 64 * 1024
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_TRIES_AT_END: Final = 5
+_LINGER_SECONDS: Final = 0.2
+"""How long after its container's end a connection may take to bring the next lines."""
+
+Stream = Literal["stdout", "cairn"]
+
+
+class Source(NamedTuple):
+    """One container's part of the log."""
+
+    container: str
+    stream: Stream
+
+
+class _Position(NamedTuple):
+    """The time of the last line read, and how many lines of that time were."""
+
+    at: str = ""
+    lines: int = 0
+
+
+class Gates(NamedTuple):
+    """How many logs of running and of ended pods are read at once."""
+
+    following: asyncio.Semaphore
+    reading: asyncio.Semaphore
+
+
+class LogFollower:
+    """Brings one attempt's log to the reporter.
+
+    Args:
+        api: the API server.
+        pods: the kind of pods, with their namespace.
+        pod: the pod's name.
+        key: whose log it is.
+        helpers: whether the pod has containers of `cairn_runtime`.
+        reporter: takes lines.
+        gates: how many logs are followed at once, and how many of ended pods are read.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        pods: Kind,
+        pod: str,
+        key: AttemptKey,
+        *,
+        helpers: bool,
+        reporter: Reporter,
+        gates: Gates,
+    ) -> None:
+        self._api = api
+        self._path = pods.at(pod, "log")
+        self._key = key
+        self._reporter = reporter
+        self._gates = gates
+        self._sources = [Source(names.TASK_CONTAINER, "stdout")]
+        if helpers:
+            self._sources.insert(0, Source(names.FETCH_CONTAINER, "cairn"))
+            self._sources.append(Source(names.KEEP_CONTAINER, "cairn"))
+        self._command_over = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._rewind: int | None = None
+        self._rewound = asyncio.Event()
+        self._task: asyncio.Task[int] | None = None
+
+    def start(self) -> None:
+        """Begin to follow, if that was not done."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    def command_over(self) -> None:
+        """The user's command has ended; its pod may go on."""
+        self._command_over.set()
+
+    async def finish(self) -> int:
+        """The pod has ended: report the rest, and return the number of lines."""
+        self._command_over.set()
+        self._ended.set()
+        self.start()
+        assert self._task is not None
+        return await self._task
+
+    def rewind(self, seq: int) -> None:
+        """Report again from a line on; for a log that is still followed."""
+        self._rewind = seq if self._rewind is None else min(seq, self._rewind)
+        self._rewound.set()
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> int:
+        gate = await self._enter()
+        try:
+            from_seq = self._rewind or 0
+            while True:
+                self._rewind = None
+                self._rewound.clear()
+                reading = _Reading(self._key, from_seq, self._reporter)
+                if await self._read_all(reading) and self._rewind is None:
+                    await reading.finish()
+                    return reading.seq
+                from_seq = self._rewind or 0
+        finally:
+            gate.release()
+
+    async def _enter(self) -> asyncio.Semaphore:
+        """The gate that let us through: who has ended does not wait for those that run."""
+        following = asyncio.create_task(self._gates.following.acquire())
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait({following, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                return self._gates.following
+        except asyncio.CancelledError:
+            if following.done():
+                self._gates.following.release()
+            raise
+        finally:
+            following.cancel()
+            ended.cancel()
+        await self._gates.reading.acquire()
+        return self._gates.reading
+
+    async def _read_all(self, reading: _Reading) -> bool:
+        """Reads every source to its end; False if it is to begin anew."""
+        for source in self._sources:
+            over = self._command_over if source.container == names.TASK_CONTAINER else self._ended
+            skip = _Skip()
+            pause, failures = _FIRST_PAUSE, 0
+            while True:
+                last = over.is_set()
+                try:
+                    whole = await self._read(source, skip, reading, over)
+                    failures = 0
+                    if self._rewind is not None:
+                        return False
+                    # What ends before its container does has only lost its connection.
+                    if last or (whole and source.container == names.FETCH_CONTAINER):
+                        break
+                except ApiError as error:
+                    if last or error.status in {404, 410}:
+                        log.debug("kubernetes.no_log", task=self._key, error=str(error))
+                        break
+                except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                    failures += 1
+                    if last and failures >= _TRIES_AT_END:
+                        log.warning("kubernetes.log_lost", task=self._key, error=repr(error))
+                        break
+                if not over.is_set() or failures:
+                    await _either(over, pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+        return True
+
+    async def _read(
+        self, source: Source, skip: _Skip, reading: _Reading, over: asyncio.Event
+    ) -> bool:
+        """One connection's worth of lines; whether the log came to its end.
+
+        While the container runs it is followed. When it is over and no line has come for a
+        moment, the connection is given up; the caller reads what is left.
+        """
+        query = {"container": source.container, "timestamps": "true"}
+        follow = not over.is_set()
+        if follow:
+            query["follow"] = "true"
+        skip.resume()
+        if skip.position.at:
+            query["sinceTime"] = f"{skip.position.at[:19]}Z"
+        signals = [asyncio.create_task(self._rewound.wait())]
+        if follow:
+            signals.append(asyncio.create_task(over.wait()))
+        # A server may answer nothing at all before the first line.
+        opening = asyncio.create_task(self._api.open(self._path, query))
+        try:
+            if not await _ready(opening, signals):
+                return False
+            with closing(opening.result()) as response:
+                return await self._pump(response.content, source, skip, reading, signals)
+        finally:
+            for task in (opening, *signals):
+                task.cancel()
+            await asyncio.gather(opening, *signals, return_exceptions=True)
+
+    async def _pump(
+        self,
+        content: aiohttp.StreamReader,
+        source: Source,
+        skip: _Skip,
+        reading: _Reading,
+        signals: list[asyncio.Task[Any]],
+    ) -> bool:
+        """Reports what comes; whether it came to its end."""
+        splitter = _Lines()
+        while True:
+            reader = asyncio.create_task(content.read(_CHUNK))
+            try:
+                if not await _ready(reader, signals):
+                    return False
+                data = reader.result()
+            finally:
+                reader.cancel()
+            for text in splitter.feed(data) if data else splitter.end():
+                at, _, line = text.partition(" ")
+                if skip.passes(at):
+                    reading.add(at, source.stream, line)
+            await reading.flush()
+            if not data:
+                return True
+
+
+async def _ready(reader: asyncio.Task[Any], signals: list[asyncio.Task[Any]]) -> bool:
+    """Whether something was read; False when it is time to let go of the connection."""
+    await asyncio.wait({reader, *signals}, return_when=asyncio.FIRST_COMPLETED)
+    if signals[0].done():
+        return False
+    if not reader.done():
+        await asyncio.wait({reader}, timeout=_LINGER_SECONDS)
+    return reader.done()
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Until an event, and no longer than so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+    await asyncio.sleep(0)
+
+
+class _Skip:
+    """Lets pass what lies behind the position that was reached before."""
+
+    def __init__(self) -> None:
+        self._until = self.position = _Position()
+        self._seen = 0
+
+    def resume(self) -> None:
+        """The log comes again, from some moment before the position."""
+        self._until, self._seen = self.position, 0
+
+    def passes(self, at: str) -> bool:
+        if self._until.at and at < self._until.at:
+            return False
+        if at == self._until.at:
+            self._seen += 1
+            if self._seen <= self._until.lines:
+                return False
+        same = at == self.position.at
+        self.position = _Position(at, self.position.lines + 1 if same else 1)
+        return True
+
+
+class _Lines:
+    """Cuts bytes into lines of bounded length, each with the server's timestamp in front."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        found = [text for line in lines for text in _pieces(line)]
+        while len(self._rest) > LINE_LIMIT + 64:
+            stamp, _, rest = self._rest.partition(b" ")
+            piece, rest = rest[:LINE_LIMIT], rest[LINE_LIMIT:]
+            found.append(f"{stamp.decode()} {piece.decode('utf-8', 'replace')}")
+            self._rest = stamp + b" " + rest
+        return found
+
+    def end(self) -> list[str]:
+        rest, self._rest = self._rest, b""
+        return _pieces(rest) if rest else []
+
+
+def _pieces(line: bytes) -> list[str]:
+    stamp, _, text = line.partition(b" ")
+    at = stamp.decode("ascii", "replace")
+    return [
+        f"{at} {text[start : start + LINE_LIMIT].decode('utf-8', 'replace')}"
+        for start in range(0, max(1, len(text)), LINE_LIMIT)
+    ]
+
+
+class _Reading:
+    """Numbers lines and reports them, the last ones together with the word that they are."""
+
+    def __init__(self, key: AttemptKey, from_seq: int, reporter: Reporter) -> None:
+        self.seq = 0
+        self._key = key
+        self._from = from_seq
+        self._reporter = reporter
+        self._held: list[LogLine] = []
+        self._size = 0
+        self._last: LogLine | None = None
+        self._full: list[list[LogLine]] = []
+
+    def add(self, at: str, stream: Stream, text: str) -> None:
+        line = LogLine(seq=self.seq, at=_moment(at), stream=stream, text=text)
+        self.seq += 1
+        self._last = line
+        if line.seq < self._from:
+            return
+        self._held.append(line)
+        self._size += len(text)
+        if len(self._held) >= LINES_AT_ONCE or self._size >= BYTES_AT_ONCE:
+            self._full.append(self._held)
+            self._held, self._size = [], 0
+
+    async def flush(self) -> None:
+        batches, self._full = self._full, []
+        if self._held:
+            batches.append(self._held)
+            self._held, self._size = [], 0
+        for batch in batches:
+            await self._reporter.log(self._key, batch, final=False)
+
+    async def finish(self) -> None:
+        """The last line goes along, or nobody would notice that it was lost."""
+        await self.flush()
+        await self._reporter.log(self._key, [self._last] if self._last else [], final=True)
+
+
+def _moment(text: str) -> datetime:
+    """A timestamp of nanoseconds, as exact as Python has it."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return datetime.now(UTC)

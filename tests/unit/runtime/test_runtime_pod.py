@@ -1,0 +1,64 @@
+"""The containers beside a task in a pod, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cairn_runtime.pod import main
+
+
+def order(inputs: list[dict[str, object]], outputs: list[dict[str, object]]) -> dict[str, str]:
+    return {"CAIRN_POD": json.dumps({"inputs": inputs, "outputs": outputs})}
+
+
+def test_inputs_are_there_before_the_task(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.txt").write_text("a")
+    source = {
+        "number": 1,
+        "url": f"file://{tmp_path}/store",
+        "label": "prepare",
+        "regex": None,
+        "required": False,
+    }
+    assert main("fetch", order([source], []), tmp_path / "data") == 0
+    assert (tmp_path / "data/input/1/a.txt").read_text() == "a"
+    assert (tmp_path / "data/output").stat().st_mode & 0o777 == 0o777
+
+
+def test_an_input_that_is_missing_fails_with_its_name(tmp_path: Path) -> None:
+    source = {"number": 0, "url": f"file://{tmp_path}/no", "label": "sets", "required": True}
+    assert main("fetch", order([source], []), tmp_path / "data") == 1
+
+
+def test_outputs_are_kept_when_the_task_has_ended(tmp_path: Path) -> None:
+    output = tmp_path / "data" / "output"
+    output.mkdir(parents=True)
+    target = {"url": f"file://{tmp_path}/kept", "regex": None}
+    code = (
+        "import os, sys; from pathlib import Path; from cairn_runtime.pod import main;"
+        "sys.exit(main('keep', os.environ, Path(sys.argv[1])))"
+    )
+    assert main("ready", {}, tmp_path / "data") == 1
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "data")],
+        env=os.environ | order([], [target]),
+        stdout=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 20
+    while main("ready", {}, tmp_path / "data") != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (output / "model.bin").write_bytes(b"weights")
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert (tmp_path / "kept" / "model.bin").read_bytes() == b"weights"
