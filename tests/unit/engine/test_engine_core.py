@@ -424,6 +424,16 @@ def test_deciding_twice_from_the_same_state_gives_the_same_answer() -> None:
     assert answers[0] == answers[1]
 
 
+def test_a_task_says_what_it_waits_for_until_it_has_a_node() -> None:
+    story = Story(CHAIN)
+    story.say(Accepted(*story.key("a", 0), story.world.now, "queue robotics is at its limit"))
+    assert story.task("a").message == "queue robotics is at its limit"
+    story.say(Accepted(*story.key("a", 0), story.world.now, "no node with 8 GPUs is free"))
+    assert story.task("a").message == "no node with 8 GPUs is free"
+    story.say(Scheduled(*story.key("a", 0), story.world.now, "n"))
+    assert story.task("a").message is None
+
+
 def test_the_committed_page_of_the_life_cycle_is_the_generated_one() -> None:
     page = Path(__file__).parents[3] / "docs" / "lifecycle.md"
     assert page.read_text() == document(), "run make lifecycle"

@@ -230,6 +230,9 @@ def due(context: Context, workflow: Workflow, group: Group) -> None:
     elif group.queue_deadline is not None and group.queue_deadline <= now:
         limit = timedelta(seconds=group.queue_timeout or 0)
         message = f"the group waited for a node longer than its queue_timeout of {limit}"
+        waiting = next((t.message for t in context.ledger.tasks_of(group) if t.message), None)
+        if waiting is not None:
+            message = f"{message}; {waiting}"
         end(context, workflow, group, TaskStatus.FAILED_QUEUE_TIMEOUT, message)
     elif group.start_deadline is not None and group.start_deadline <= now:
         limit = timedelta(seconds=context.policy.start_timeout)

@@ -25,7 +25,9 @@ class TaskInput:
 
 @dataclass(frozen=True, slots=True)
 class Accepted(TaskInput):
-    """The cluster has it in its queue."""
+    """The cluster has it in its queue; `message` says what it waits for there."""
+
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,12 @@ LEAD_FINISHED = "Lead task finished"
 def accepted(
     context: Context, workflow: Workflow, group: Group, task: Task, fact: Accepted
 ) -> None:
-    """The attempt waits in its cluster's queue."""
+    """The attempt waits in its cluster's queue; said again when what it waits for changes."""
+    if task.status is TaskStatus.SCHEDULING and fact.message not in {None, task.message}:
+        task.message = fact.message
+        context.ledger.touch_task(task)
     if _advance(context, group, task, TaskStatus.SCHEDULING, fact):
+        task.message = fact.message
         task.scheduling_at = fact.at
         if group.status is TaskStatus.PROCESSING:
             group.status = TaskStatus.SCHEDULING
@@ -100,6 +104,7 @@ def _advance(
         return False
     _leave_processing(group, task)
     task.status = status
+    task.message = None  # it waits no more for what it said
     context.ledger.touch_task(task)
     context.ledger.touch_group(group)
     return True

@@ -104,7 +104,10 @@ def _cancel(event: WorkflowCancel) -> Iterable[Input]:
 
 
 def _accepted(event: TaskAccepted) -> Iterable[Input]:
-    return [Accepted(event.workflow, ref.index, ref.attempt, event.at) for ref in event.attempts]
+    return [
+        Accepted(event.workflow, ref.index, ref.attempt, event.at, event.message)
+        for ref in event.attempts
+    ]
 
 
 def _scheduled(event: TaskScheduled) -> Iterable[Input]:

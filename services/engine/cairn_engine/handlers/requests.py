@@ -6,9 +6,12 @@ from faststream.nats import NatsRouter
 
 from cairn_common.requests import (
     ATTEMPTS_SUBJECT,
+    WORKFLOWS_SUBJECT,
     AttemptsReply,
     AttemptsRequest,
     KnownAttempt,
+    WorkflowsReply,
+    WorkflowsRequest,
 )
 from cairn_engine.store import Store
 
@@ -30,5 +33,9 @@ def requests_router(store: Store) -> NatsRouter:
                 for w, i, a, name, status in rows
             ]
         )
+
+    @router.subscriber(WORKFLOWS_SUBJECT, queue="engine")
+    async def workflows(request: WorkflowsRequest) -> WorkflowsReply:
+        return WorkflowsReply(unknown=await store.unknown_workflows(request.workflows))
 
     return router

@@ -123,11 +123,15 @@ class Store:
 
     async def load_submissions(self, ids: Sequence[str]) -> list[Submission]:
         """Submissions that the engine does not have yet."""
-        known = await self._database.fetch(sql.KNOWN_WORKFLOWS, ids)
-        new = sorted(set(ids) - {row["id"] for row in known})
+        new = await self.unknown_workflows(ids)
         if not new:
             return []
         return [Submission(*row) for row in await self._database.fetch(sql.LOAD_SUBMISSIONS, new)]
+
+    async def unknown_workflows(self, ids: Sequence[str]) -> list[str]:
+        """Those that the engine does not have."""
+        known = await self._database.fetch(sql.KNOWN_WORKFLOWS, ids)
+        return sorted(set(ids) - {row["id"] for row in known})
 
     async def load_finished(self, workflow: str) -> Finished:
         """What of an earlier workflow need not run again: its completed groups, by name."""
