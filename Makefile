@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-kubernetes test-unit lint format types imports bench bench-bridge simulate asyncapi settings schema lock clean
+.PHONY: help setup demo up down test test-unit test-kubernetes lint format types imports bench bench-bridge simulate asyncapi settings lifecycle schema lock clean chaos
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -12,6 +12,8 @@ PACKAGES := libs/common libs/client libs/runtime libs/standalone \
 	services/api services/engine services/scheduler-bridge services/log-relay
 SOURCES := libs services tests benchmarks examples deploy
 SEEDS ?= 100000
+MINUTES ?= 15
+WORKFLOWS ?= 200
 PYTEST_ARGS ?=
 
 help: ## Show this list
@@ -68,14 +70,20 @@ bench-bridge: setup ## What a simulated Kubernetes cluster with 1,000 nodes and 
 simulate: setup ## Tell many simulated stories of the engine's core: make simulate SEEDS=100000
 	$(BIN)/pytest tests/simulation --seeds $(SEEDS) --timeout 0
 
+chaos: setup ## Kill, pause and fill everything under load: make chaos MINUTES=15 WORKFLOWS=200 SEED=7
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --workflows $(WORKFLOWS) $(if $(SEED),--seed $(SEED))
+
 asyncapi: setup ## Write docs/asyncapi.yaml from the event catalogue
 	$(BIN)/python -m cairn_common.asyncapi > docs/asyncapi.yaml
 
 settings: setup ## Write docs/settings.md from the services' settings models
 	$(BIN)/python deploy/settings_reference.py > docs/settings.md
 
+lifecycle: setup ## Write docs/lifecycle.md from the engine's tables
+	$(BIN)/python -m cairn_engine.lifecycle > docs/lifecycle.md
+
 schema: setup ## Write docs/workflow.schema.json from the workflow language's models
-	$(BIN)/python -m cairn_common.spec.schema
+	$(BIN)/python -m cairn_common.spec.schema docs/workflow.schema.json
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(foreach p,api bridge client common engine logs runtime standalone,--no-emit-package cairn-$(p))

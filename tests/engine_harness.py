@@ -150,7 +150,7 @@ class Harness:
             await self._inbox.ack(message, 1)
 
     async def _place(self, event: TaskReady) -> None:
-        tasks = event.placement.tasks
+        tasks = [task for placement in event.placements for task in placement.tasks]
         refs = [AttemptRef(index=t.index, name=t.name, attempt=t.attempt) for t in tasks]
         now = datetime.now(UTC)
         common: dict[str, Any] = {"workflow": event.workflow, "cluster": "local", "at": now}

@@ -24,7 +24,8 @@ import uvloop
 from benchmarks.engine import limits
 from benchmarks.engine.load import Load, chain, fan
 from benchmarks.engine.null_bridge import NullBridge
-from benchmarks.harness import cpu_seconds_of, memory_of, quantile, report, running_servers
+from benchmarks.engine.parts import cpu_by_part
+from benchmarks.harness import memory_of, quantile, report, running_servers
 
 NULL_BRIDGE = Path(__file__).parent / "null_bridge.py"
 
@@ -42,19 +43,18 @@ def process(settings: dict[str, str], *command: str) -> Iterator[subprocess.Pope
 
 
 async def throughput(
-    settings: dict[str, str], workflows: int, tasks: int, shape: str
-) -> tuple[float, float]:
-    """Task completions a second, and the engine's processor seconds per 1,000 of them."""
-    text = chain(tasks) if shape == "chain" else fan(tasks)
-    with process(settings, "-m", "cairn_engine") as engine:
+    settings: dict[str, str], workflows: int, tasks: int, text: str
+) -> tuple[float, dict[str, float]]:
+    """Task completions a second, and each part's processor seconds per 1,000 of them."""
+    with process(settings, "-m", "cairn_engine"):
         async with Load(settings) as load:
             with process(settings, str(NULL_BRIDGE), settings["CAIRN_NATS_URL"]):
-                await load.run(text, 20)  # warm: connections, plans, caches
-                before = cpu_seconds_of(engine.pid)
+                await load.run(text, max(3, 200 // tasks))  # warm: connections, plans, caches
+                before = cpu_by_part()
                 seconds = await load.run(text, workflows)
-                used = cpu_seconds_of(engine.pid) - before
+                after = cpu_by_part()
     done = workflows * tasks
-    return done / seconds, used / done * 1000
+    return done / seconds, {name: (after[name] - before[name]) / done * 1000 for name in after}
 
 
 async def latency(settings: dict[str, str], rate: float, seconds: float) -> list[float]:
@@ -97,17 +97,22 @@ async def memory(settings: dict[str, str], workflows: int, tasks: int) -> float:
 
 async def main(quick: bool) -> None:
     """Measure everything, one after the other, and report."""
-    workflows = 200 if quick else 1000
+    tasks = 4_000 if quick else 20_000
     figures: dict[str, float] = {}
     with (
         tempfile.TemporaryDirectory(prefix="cairn-bench-") as home,
         running_servers(Path(home)) as settings,
     ):
         bounds = await limits.measure(settings, 5_000 if quick else 20_000)
-        for shape in ("chain", "fan"):
-            rate, cpu = await throughput(settings, workflows, 10, shape)
+        for shape, size, text in (("chain", 10, chain(10)), ("fan", 100, fan(100))):
+            rate, cpu = await throughput(settings, tasks // size, size, text)
             figures[f"{shape}_tasks_per_second"] = round(rate, 1)
-            figures[f"{shape}_engine_cpu_seconds_per_1000_tasks"] = round(cpu, 3)
+            limit = bounds[f"{shape}_tasks_per_second_if_only_bus_and_database_worked"]
+            figures[f"{shape}_share_of_limit_percent"] = round(100 * rate / limit, 1)
+            figures |= {
+                f"{shape}_{part}_cpu_seconds_per_1000_tasks": round(seconds, 3)
+                for part, seconds in cpu.items()
+            }
         slowest = min(figures["chain_tasks_per_second"], figures["fan_tasks_per_second"])
         samples = await latency(settings, slowest / 10, 5 if quick else 15)
         figures["ready_latency_p50_ms"] = round(quantile(samples, 0.5) * 1000, 2)
@@ -115,9 +120,6 @@ async def main(quick: bool) -> None:
         figures["engine_bytes_per_waiting_task"] = round(
             await memory(settings, 20 if quick else 100, 500), 1
         )
-    figures["share_of_limit_percent"] = round(
-        100 * slowest / bounds["tasks_per_second_if_only_bus_and_database_worked"], 1
-    )
     report("engine", figures, bounds)
 
 

@@ -1,5 +1,8 @@
 """A cluster that answers at once: every attempt is accepted, started and finished on arrival.
 
+What it says is what the bridge's reporter makes of such facts: one message for all attempts of a
+workflow that end together, with the times of what came before (`cairn_bridge.core.folding`).
+
 For throughput it runs as a process of its own, as a bridge does:
 
     python benchmarks/engine/null_bridge.py nats://127.0.0.1:4222
@@ -85,22 +88,28 @@ class NullBridge:
             await self._inbox.ack(batch[-1][0], len(batch))
 
     def _answer(self, message: Message, arrived: float) -> list[Envelope]:
-        placement = orjson.loads(message.data)["placement"]
-        workflow = placement["workflow"]
-        refs = [
-            {"index": task["index"], "name": task["name"], "attempt": task["attempt"]}
+        ready = orjson.loads(message.data)
+        workflow = ready["workflow"]
+        now = datetime.now(UTC)
+        outcomes = [
+            {
+                "index": task["index"],
+                "name": task["name"],
+                "attempt": task["attempt"],
+                "exit_code": 0,
+                "reason": "exited",
+                "node": "null",
+                "accepted_at": now,
+                "started_at": now,
+            }
+            for placement in ready["placements"]
             for task in placement["tasks"]
         ]
-        common = {"workflow": workflow, "cluster": "local", "at": datetime.now(UTC)}
-        outcomes = [{**ref, "exit_code": 0, "reason": "exited"} for ref in refs]
         if (ended := self._ended.get(workflow)) is not None:
             self.latencies.append(arrived - ended)
         self._ended[workflow] = time.perf_counter()
-        return [
-            self._envelope("task.accepted", workflow, {**common, "attempts": refs}),
-            self._envelope("task.started", workflow, {**common, "attempts": refs, "node": "null"}),
-            self._envelope("task.finished", workflow, {**common, "outcomes": outcomes}),
-        ]
+        body = {"workflow": workflow, "cluster": "local", "at": now, "outcomes": outcomes}
+        return [self._envelope("task.finished", workflow, body)]
 
     def _envelope(self, kind: str, workflow: str, body: object) -> Envelope:
         identity = f"{self._prefix}-{next(self._numbers)}"

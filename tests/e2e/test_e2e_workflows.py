@@ -185,3 +185,45 @@ def test_events_tell_the_life_of_a_workflow(system: System) -> None:
         assert word in events
     assert name in system.cairn("workflow", "list", "--name", "life")
     assert "command:" in system.cairn("workflow", "spec", name)
+
+
+def test_restart_action_runs_the_command_again_in_its_place(system: System) -> None:
+    script = (
+        'n=$(cat "{{output}}/n" 2>/dev/null || echo 0); n=$((n+1)); echo $n > "{{output}}/n";'
+        ' echo "run $n"; [ $n -ge 2 ] || exit 11'
+    )
+    text = tasks_file("again", [f"a::{script}"]) + "\n    exitActions: {RESTART: 11}\n"
+    name = system.submit(text)
+    assert system.finish(name) == "COMPLETED", system.story(name)
+    assert system.tasks(name)["a"]["retry_id"] == 0
+    log = system.logs(name)
+    assert "run 1" in log
+    assert "run 2" in log
+
+
+def test_a_failed_workflow_is_restarted_from_what_failed(system: System) -> None:
+    flag = system.home / "mended"
+    name = system.submit(
+        tasks_file(
+            "mendable",
+            [
+                'first::date +%N > "{{output}}/made"; cat "{{output}}/made"',
+                f'second: first: cat "{{{{input:0}}}}/made"; test -e {flag}',
+                "third: second: echo done",
+            ],
+        )
+    )
+    assert system.finish(name) == "FAILED"
+    made = next(line for line in system.logs(name).splitlines() if "[first]" in line)
+    flag.touch()
+    again = json.loads(system.cairn("workflow", "restart", name, "--format-type", "json"))["name"]
+    assert again != name
+    assert system.finish(again) == "COMPLETED", system.story(again)
+    log = system.logs(again)
+    assert "[first]" not in log, "what had completed ran again"
+    assert f"[second] {made.rsplit(' ', 1)[1]}" in log, "its outputs were not taken over"
+    answer = json.loads(system.cairn("workflow", "query", again, "--format-type", "json"))
+    assert answer["parent_name"] == name
+    refused = system.run("workflow", "restart", again)
+    assert refused.returncode != 0
+    assert "completed: nothing of it has failed" in refused.stderr

@@ -10,7 +10,7 @@ import pytest
 from simulation.generate import random_workflow
 from simulation.world import Chaos, World
 
-CALM = Chaos(duplicate=0, drop=0, abort=0, fail=0, lose_node=0)
+CALM = Chaos(duplicate=0, drop=0, abort=0, take_over=0, fail=0, lose_node=0)
 
 
 def live(seed: int, chaos: Chaos) -> World:

@@ -1,8 +1,12 @@
 """A world for the engine's core: clusters, a bus that misbehaves, a database, a clock; no I/O.
 
 Everything random comes from one seed, so a story can be told again. The bus duplicates, delays,
-reorders and drops; transactions fail before they commit; the cluster repeats old facts. What must
-hold all the same is checked after every step by `check`.
+reorders and drops; engines crash before and after they commit, lose their partition to another
+one and come back with what they remembered; the cluster repeats old facts. What must hold all the
+same is checked after every step by `check`.
+
+`ledger` is the database: what is committed. Each engine works on a ledger of its own, into which
+it loads what it needs and which it trusts as long as it owns the partition.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ import copy
 import heapq
 import itertools
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cairn_common.events import FinishReason
 from cairn_common.spec.models import WorkflowSpec
-from cairn_common.status import TaskStatus
+from cairn_common.status import TaskStatus, WorkflowStatus
 from cairn_engine.core import (
     Accepted,
     Archived,
@@ -30,11 +36,14 @@ from cairn_engine.core import (
     Policy,
     Scheduled,
     Started,
+    TaskInput,
     conclude,
     decide,
 )
+from cairn_engine.core.clocks import Clocks
 from cairn_engine.core.inputs import Announce, Anomaly, Effect, Place, Settle, Stop
 from cairn_engine.core.plan import Plan, make_plan
+from cairn_engine.core.transitions import GROUP, TASK, WORKFLOW
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Key = tuple[str, int, int]
@@ -47,6 +56,7 @@ class Chaos:
     duplicate: float = 0.1
     drop: float = 0.05
     abort: float = 0.05
+    take_over: float = 0.02
     fail: float = 0.15
     lose_node: float = 0.05
 
@@ -83,6 +93,9 @@ class World:
         self.random = random.Random(self.seed)
         self.now = START
         self.ledger = Ledger()
+        self.memories = [Ledger(), Ledger()]  # of two engines
+        self.owner = 0
+        self.clocks = Clocks()  # of the owner
         self.queue: list[tuple[datetime, int, Input]] = []
         self.orders: list[tuple[datetime, int, Effect | Ends]] = []
         self.numbers = itertools.count()
@@ -90,7 +103,7 @@ class World:
         self.started: list[Key] = []
         self.settled: set[Key] = set()
         self.announced: dict[str, list[str]] = {}
-        self.finals: dict[object, TaskStatus] = {}
+        self.seen: dict[object, TaskStatus | WorkflowStatus] = {}
         self.plans: dict[str, Plan] = {}
         self.anomalies: list[Anomaly] = []
         self.story: list[str] = []
@@ -137,9 +150,8 @@ class World:
     def step(self) -> bool:
         """Let the next thing happen; False if nothing is left to happen."""
         moments = [heap[0][0] for heap in (self.queue, self.orders) if heap]
-        due = [g.due_at for g in self.ledger.groups.values() if g.due_at is not None]
-        if due:
-            moments.append(min(due))
+        if (due := self.clocks.next()) is not None:
+            moments.append(due)
         if not moments:
             return self._repeat_unsettled()
         self.now = max(self.now, min(moments))
@@ -148,13 +160,7 @@ class World:
         elif self.queue and self.queue[0][0] <= self.now:
             self._batch()
         else:
-            self._transaction(
-                [
-                    Due(group.workflow, group.index)
-                    for group in self.ledger.groups.values()
-                    if group.due_at is not None and group.due_at <= self.now
-                ]
-            )
+            self._transaction([Due(*key) for key in self.clocks.ring(self.now, 200)])
         self.check()
         return True
 
@@ -163,40 +169,104 @@ class World:
         size = self.random.randint(1, 5)
         while self.queue and self.queue[0][0] <= self.now and len(batch) < size:
             batch.append(heapq.heappop(self.queue)[2])
-        if self.random.random() < self.chaos.abort:  # a crash before the commit: all comes again
-            before = copy.deepcopy(self.ledger)
-            self._decide(batch)
-            self.ledger = before
-            self.story.append(f"{self._clock()} crash before commit")
-        effects = self._decide(batch)
-        self._publish(effects)
+        self._transaction(batch)
         if self.random.random() < self.chaos.abort:  # a crash before the acknowledgement
-            self._publish(self._decide(batch))
+            self._change_owner(1 - self.owner)
+            self._transaction(batch)
 
     def _transaction(self, inputs: list[Input]) -> None:
-        self._publish(self._decide(inputs))
+        """Decide a batch, store it, say it; what fails on the way is done again by somebody."""
+        if self.random.random() < self.chaos.take_over:
+            before = self.owner
+            self._change_owner(1 - before)
+            # The one that was paused does not know yet. It decides, and finds the fence.
+            self._decide(self.memories[before], inputs)
+            self.memories[before].forget()
+        if self.random.random() < self.chaos.abort:
+            self._decide(self.memories[self.owner], inputs)
+            self.story.append(f"{self._clock()} crash before commit")
+            self._change_owner(self.owner)
+        self._publish(self.decide(inputs))
 
-    def _decide(self, inputs: list[Input]) -> list[Effect]:
+    def decide(self, inputs: list[Input]) -> list[Effect]:
+        """The owner decides and commits."""
+        memory = self.memories[self.owner]
+        effects = self._decide(memory, inputs)
+        self._commit(memory)
+        return effects
+
+    def _change_owner(self, owner: int) -> None:
+        """Who takes a partition remembers nothing of it and reads its clocks."""
+        self.owner = owner
+        self.memories[owner].forget()
+        self.clocks = Clocks()
+        for key, group in self.ledger.groups.items():
+            if group.due_at is not None:
+                self.clocks.set(key, group.due_at)
+
+    def _commit(self, memory: Ledger) -> None:
+        for task_key in memory.changed_tasks | memory.new_tasks:
+            task = copy.deepcopy(memory.tasks[task_key])
+            self.ledger.tasks[task_key] = task
+            slot = (task.workflow, task.index)
+            self.ledger.current[slot] = max(task.attempt, self.ledger.current[slot])
+        for key in memory.changed_groups:
+            self.ledger.groups[key] = copy.deepcopy(memory.groups[key])
+            self.clocks.set(key, memory.groups[key].due_at)
+        for name in memory.changed_workflows:
+            self.ledger.workflows[name] = copy.deepcopy(memory.workflows[name])
+        memory.drop_settled()
+        memory.committed()
+        memory.shrink(self.random.choice((0, 3, 100)))
+
+    def _decide(self, memory: Ledger, inputs: list[Input]) -> list[Effect]:
         decision = Decision()
         pending = list(inputs)
         while pending:
-            input_ = pending.pop(0)
-            line = f"{self._clock()} {input_}"
-            if self.story[-1:] != [line]:
-                self.story.append(line)
-            if isinstance(input_, CancelPage):
-                self.ledger.pages[input_.workflow] = [
-                    group.index
-                    for group in self.ledger.groups.values()
-                    if group.workflow == input_.workflow
-                    and group.index >= input_.first
-                    and group.ended_at is None
-                ][: self.policy.page]
-            decide(self.ledger, input_, self.now, self.policy, decision)
-            if not pending:
-                pending, decision.follow_ups = list(decision.follow_ups), []
-        conclude(self.ledger, self.now, decision)
+            for input_ in pending:
+                self._load(memory, input_)
+            for input_ in pending:
+                line = f"{self._clock()} engine {self.memories.index(memory)}: {input_}"
+                if self.story[-1:] != [line]:
+                    self.story.append(line)
+                decide(memory, input_, self.now, self.policy, decision)
+            pending, decision.follow_ups = list(decision.follow_ups), []
+        conclude(memory, self.now, decision)
         return decision.effects
+
+    def _load(self, memory: Ledger, input_: Input) -> None:
+        """What `BatchHandler` loads for an input."""
+        stored = self.ledger
+        if isinstance(input_, TaskInput):
+            key = (input_.workflow, input_.index, input_.attempt)
+            if key not in memory.tasks and key in stored.tasks:
+                memory.add_task(copy.deepcopy(stored.tasks[key]))
+                self._load_group(memory, (input_.workflow, stored.tasks[key].group))
+        elif isinstance(input_, CancelPage):
+            memory.pages[input_.workflow] = [
+                group.index
+                for group in stored.groups.values()
+                if group.workflow == input_.workflow
+                and group.index >= input_.first
+                and group.ended_at is None
+            ][: self.policy.page]
+            for index in memory.pages[input_.workflow]:
+                self._load_whole(memory, (input_.workflow, index))
+        elif not isinstance(input_, CancelRequested):
+            self._load_whole(memory, (input_.workflow, input_.group))
+        if input_.workflow in stored.workflows.keys() - memory.workflows.keys():
+            memory.workflows[input_.workflow] = copy.deepcopy(stored.workflows[input_.workflow])
+
+    def _load_group(self, memory: Ledger, key: tuple[str, int]) -> None:
+        if key not in memory.groups:
+            memory.groups[key] = copy.deepcopy(self.ledger.groups[key])
+
+    def _load_whole(self, memory: Ledger, key: tuple[str, int]) -> None:
+        if key in self.ledger.groups and key not in memory.whole:
+            self._load_group(memory, key)
+            for task in self.ledger.tasks_of(self.ledger.groups[key]):
+                memory.add_task(copy.deepcopy(task))
+            memory.mark_whole([key])
 
     def _clock(self) -> str:
         return f"{(self.now - START).total_seconds():9.3f}"
@@ -321,9 +391,9 @@ class World:
             assert group.status.final == (group.open == 0), f"{group} is not what its tasks are"
             if offered:
                 assert group.offer_at is not None, f"{group} would never be offered again"
-            self._check_final(("group", group.workflow, group.index), group.status)
+            self._check_change(("group", group.workflow, group.index), group.status, GROUP)
         for task in ledger.tasks.values():
-            self._check_final(task.key, task.status)
+            self._check_change(task.key, task.status, TASK)
             if task.attempt < ledger.current[task.workflow, task.index]:
                 assert task.status in {TaskStatus.RESCHEDULED, TaskStatus.COMPLETED}
         for workflow in ledger.workflows.values():
@@ -331,9 +401,17 @@ class World:
             assert workflow.groups_open == sum(not g.status.final for g in groups)
             assert workflow.groups_active == sum(g.active for g in groups)
             assert workflow.status.final == (workflow.groups_open == 0)
+            self._check_change(workflow.id, workflow.status, WORKFLOW)
+        due = [group.due_at for group in ledger.groups.values() if group.due_at is not None]
+        assert self.clocks.next() == min(due, default=None), "a clock was lost"
 
-    def _check_final(self, key: object, status: TaskStatus) -> None:
-        known = self.finals.get(key)
-        assert known is None or known is status, f"{key} went from {known} to {status}"
-        if status.final:
-            self.finals[key] = status
+    def _check_change(self, key: object, status: Any, table: Mapping[Any, frozenset[Any]]) -> None:
+        """A status changes along the table only, over as many rows as one step may take."""
+        known = self.seen.setdefault(key, status)
+        if known is status:
+            return
+        reached = {known}
+        while more := {after for each in reached for after in table[each]} - reached:
+            reached |= more
+        assert status in reached, f"{key} went from {known} to {status}"
+        self.seen[key] = status

@@ -29,6 +29,9 @@ from cairn_client.errors import (
 if TYPE_CHECKING:
     from cairn_client.client import Client
     from cairn_client.models import (
+        DeadLetter,
+        DeadLetterEntry,
+        DeadLetterPage,
         Group,
         Snapshot,
         SnapshotGroup,
@@ -46,8 +49,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODELS = (
-    "Group", "Snapshot", "SnapshotGroup", "SnapshotTask", "Submission", "Task",
-    "TaskEntry", "TaskPage", "Version", "Workflow", "WorkflowEntry", "WorkflowPage",
+    "DeadLetter", "DeadLetterEntry", "DeadLetterPage", "Group", "Snapshot", "SnapshotGroup",
+    "SnapshotTask", "Submission", "Task", "TaskEntry", "TaskPage", "Version", "Workflow",
+    "WorkflowEntry", "WorkflowPage",
 )  # fmt: skip
 
 __all__ = [
@@ -55,6 +59,9 @@ __all__ = [
     "CairnError",
     "Client",
     "ConnectionFailed",
+    "DeadLetter",
+    "DeadLetterEntry",
+    "DeadLetterPage",
     "Group",
     "Problem",
     "Snapshot",

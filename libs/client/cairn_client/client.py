@@ -29,6 +29,8 @@ from cairn_client.errors import (
     VersionMismatch,
 )
 from cairn_client.models import (
+    DeadLetter,
+    DeadLetterPage,
     Snapshot,
     Submission,
     TaskPage,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 Names = Sequence[str]
 
+_DEAD_LETTERS = "/api/dead-letters"
 _QUIET_SECONDS = 60.0
 """A watch that says nothing for so long is dead; the server sends a sign of life more often."""
 
@@ -426,6 +429,17 @@ class Client:
 
     # Acting on a workflow
 
+    def restart(self, workflow: str, *, pool: str | None = None) -> Submission:
+        """Run what did not complete of an ended workflow, as a new workflow in the same pool or
+        another; completed groups are taken over with their outputs.
+
+        Raises:
+            SubmissionError: it has not ended, or it completed.
+        """
+        pool = pool or self.get(workflow).pool or self.default_pool()
+        path = f"/api/pool/{_segment(pool)}/workflow/{_segment(workflow)}/restart"
+        return self._send_workflow(path, {}, {})
+
     def cancel(self, workflow: str, *, message: str | None = None, force: bool = False) -> str:
         """Ask for a workflow to be canceled; returns its id. `force` gives tasks no time to end."""
         answer = self._server.json(
@@ -442,6 +456,25 @@ class Client:
         answer = self._server.json("GET", "/api/tag")
         tags = answer.get("tags", ()) if isinstance(answer, dict) else ()
         return tuple(str(tag) for tag in tags)
+
+    # For operators
+
+    def dead_letters(self, *, limit: int = 20, before: int | None = None) -> DeadLetterPage:
+        """The newest messages that no service could handle; `before`: with lower numbers."""
+        query = {"limit": limit, "before": before}
+        return self._server.answer(DeadLetterPage, "GET", _DEAD_LETTERS, query)
+
+    def dead_letter(self, number: int) -> DeadLetter:
+        """One of them with its headers and its body."""
+        return self._server.answer(DeadLetter, "GET", f"{_DEAD_LETTERS}/{number}")
+
+    def replay_dead_letter(self, number: int) -> None:
+        """Send it once more to where it was sent, and drop it."""
+        self._server.send("POST", f"{_DEAD_LETTERS}/{number}/replay")
+
+    def drop_dead_letter(self, number: int) -> None:
+        """Remove it for good."""
+        self._server.send("DELETE", f"{_DEAD_LETTERS}/{number}")
 
 
 def _pairs(values: Mapping[str, object] | None) -> Sequence[str]:

@@ -238,6 +238,33 @@ class Snapshot(_WorkflowLike):
         return (task for group in self.groups for task in group.newest)
 
 
+class DeadLetterEntry(Answer):
+    """A message that a service could not handle; `size` in bytes."""
+
+    id: int
+    service: str
+    subject: str
+    reason: str
+    time: Time
+    size: int
+
+
+class DeadLetter(DeadLetterEntry):
+    """One with its headers and its body: text, or base64; the beginning, if not `complete`."""
+
+    headers: Mapping[str, str]
+    body: str
+    base64: bool = False
+    complete: bool = True
+
+
+class DeadLetterPage(Answer):
+    """The newest dead letters, the newest of them last."""
+
+    dead_letters: tuple[DeadLetterEntry, ...]
+    more_entries: bool = False
+
+
 class Version(Answer):
     """The contract the server keeps (`major.minor.revision`); its own version is `hash`."""
 

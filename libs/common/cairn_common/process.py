@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from typing import Protocol
 
@@ -29,12 +30,21 @@ class Service(Protocol):
 
 def run_service(name: str, settings: ServiceSettings, service: Service) -> None:
     """Run a service until SIGTERM or SIGINT; a failure ends the process with its traceback."""
+    _collect_rarely()
     configure_logs(name, form=settings.log_format, level=settings.log_level)
     configure_tracing(name, settings.otlp_endpoint)
     try:
         uvloop.run(_run(name, service))
     finally:
         shutdown_tracing()
+
+
+def _collect_rarely() -> None:
+    """Services make many objects that live long and hardly any cycles, so that the collector's
+    defaults would walk the same heap again and again: up to a fifth of an engine's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _run(name: str, service: Service) -> None:

@@ -20,6 +20,7 @@ import base64
 import contextlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,8 @@ class _View:
         for number, place in enumerate(places):
             store = "memory" if place in in_memory else "disk"
             self._layers[place] = f"{store}/{number}/upper"
-            Path(self._layers[place]).mkdir(parents=True)
+            # There already when the command runs again: it finds what it wrote.
+            Path(self._layers[place]).mkdir(parents=True, exist_ok=True)
         for place in places:
             _copy_attributes(place, Path(self._layers[place]), self._privileged)
         self._inject()
@@ -198,8 +200,8 @@ class _View:
     def _overlay(self, place: str) -> None:
         target = f"root{place}"
         upper = self._layers[place]
-        work = str(Path(upper).with_name("work"))
-        Path(work).mkdir()
+        # A new one for each run: a volatile overlay takes no work directory that was used.
+        work = tempfile.mkdtemp(prefix="work", dir=Path(upper).parent)
         if "," in place:
             self._show_as_is(place)
             return

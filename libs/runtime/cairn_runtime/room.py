@@ -60,6 +60,25 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """When the command runs again in its place: `codes` are ranges, both ends included; the waits
+    in seconds double from `wait` to `longest`."""
+
+    codes: list[tuple[int, int]]
+    limit: int
+    wait: float
+    longest: float
+
+    def wait_before(self, number: int, code: int | None) -> float | None:
+        """Seconds until restart `number`, counted from 1; None if the command is not to run
+        again after this exit code."""
+        wanted = code is not None and any(low <= code <= high for low, high in self.codes)
+        if not wanted or number > self.limit:
+            return None
+        return min(self.wait * 2.0 ** min(number - 1, 32), self.longest)
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """`task.json`. Sizes in bytes, 0 for no limit; strings are final."""
 
@@ -78,6 +97,7 @@ class Task:
     wait: bool = False  # for the driver's word (the barrier) before the command starts
     hidden: list[str] = field(default_factory=list)  # folders of the host that it must not see
     tools: str = ""  # folder of stand-ins, shown to it as `Sight.tools`
+    restart: Restart | None = None
 
     def encode(self) -> bytes:
         """As stored in `task.json`."""
@@ -90,6 +110,7 @@ class Task:
         raw["files"] = [File(**each) for each in raw["files"]]
         raw["inputs"] = [Input(**each) for each in raw["inputs"]]
         raw["outputs"] = [Output(**each) for each in raw["outputs"]]
+        raw["restart"] = Restart(**raw["restart"]) if raw.get("restart") else None
         return cls(**raw)
 
 
@@ -102,6 +123,7 @@ class Ending:
     message: str | None
     started_at: float | None
     ended_at: float
+    restarts: int = 0
 
     def encode(self) -> bytes:
         """As stored in `exit.json`."""

@@ -88,6 +88,8 @@ class Shim:
         self._told_to_go = not task.wait
         self._ready = False
         self._over = False
+        self._restarts = 0
+        self._pausing = False  # between two runs of the command
         self._started_at: float | None = None
         self._code: int | None = None
         self._reason = "exited"
@@ -145,11 +147,12 @@ class Shim:
                 self._announce(b"R")
                 self._go()
             if words.started:
-                self._started_at = time.time()
-                self._room.started.write_text(f"{self._started_at:.6f}\n", encoding="ascii")
-                self._announce(b"S")
+                if self._started_at is None:
+                    self._started_at = time.time()
+                    self._room.started.write_text(f"{self._started_at:.6f}\n", encoding="ascii")
+                    self._announce(b"S")
                 if self._task.memory:
-                    self._watch_memory()
+                    self._watch_memory(self._restarts)
             if words.exit is not None:
                 self._code = words.exit
             if words.error is not None:
@@ -182,7 +185,9 @@ class Shim:
             self._drain(descriptor)
         os.close(sandbox.status)
         os.close(sandbox.word)
-        if self._started_at is None and self._message is None and self._stopping is None:
+        if (wait := self._wait_before_restart()) is not None:
+            self._pause(wait)
+        elif self._started_at is None and self._message is None and self._stopping is None:
             self._fail("start-error", START_ERROR, "the task's first process was killed")
         elif not self._ran_to_its_end() or not self._task.outputs:
             self._finish()
@@ -195,6 +200,30 @@ class Shim:
                 self._persisted(str(error))
             else:
                 self._persisted(None)
+
+    def _wait_before_restart(self) -> float | None:
+        """Seconds, if the command is to run again after this end of it."""
+        policy = self._task.restart
+        if policy is None or not self._ran_to_its_end() or self._message is not None:
+            return None
+        return policy.wait_before(self._restarts + 1, self._code)
+
+    def _pause(self, wait: float) -> None:
+        self._restarts += 1
+        self._log.note(
+            f"the command ended with exit code {self._code};"
+            f" restart {self._restarts} begins in {wait:g} s"
+        )
+        self._announce(b"L")
+        self._sandbox, self._status, self._code = None, b"", None
+        self._ready = self._over = False
+        self._pausing = True
+        self._reactor.at(time.monotonic() + wait, self._run_again)
+
+    def _run_again(self) -> None:
+        if self._pausing:
+            self._pausing = False
+            self._build()
 
     def _ran_to_its_end(self) -> bool:
         """Whether outputs are due: after any exit of the command's own, whatever its code.
@@ -224,7 +253,14 @@ class Shim:
             self._reason, self._message = self._stopping.reason, self._stopping.cause
             self._code = self._code if self._stopping.code is None else self._stopping.code
         self._log.close()
-        ending = Ending(self._reason, self._code, self._message, self._started_at, time.time())
+        ending = Ending(
+            self._reason,
+            self._code,
+            self._message,
+            self._started_at,
+            time.time(),
+            self._restarts,
+        )
         write_atomically(self._room.ending, ending.encode())
         self._reactor.stop()  # our end closes the drivers' connections
 
@@ -310,8 +346,8 @@ class Shim:
 
     # --- memory ---
 
-    def _watch_memory(self) -> None:
-        if self._over or self._sandbox is None:
+    def _watch_memory(self, run: int) -> None:
+        if self._over or self._sandbox is None or run != self._restarts:
             return
         limit, pid = self._task.memory, self._sandbox.pid
         # Processes that share memory are counted twice by the cheap sum; ask exactly before
@@ -323,7 +359,7 @@ class Shim:
             self._log.note(f"killed: {self._message}")
             self._kill()
             return
-        self._reactor.at(time.monotonic() + MEMORY_SECONDS, self._watch_memory)
+        self._reactor.at(time.monotonic() + MEMORY_SECONDS, lambda: self._watch_memory(run))
 
     # --- stopping ---
 
@@ -333,6 +369,9 @@ class Shim:
         if self._stage is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._stage, signal.SIGKILL)
+        elif self._pausing:
+            self._pausing = False
+            self._finish()
         elif self._sandbox is None or self._over:
             return
         elif self._started_at is None or order.grace <= 0:

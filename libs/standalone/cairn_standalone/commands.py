@@ -70,6 +70,9 @@ def up(
         int | None,
         typer.Option(min=1, max=65535, help="Serve NATS's own monitoring on this port."),
     ] = None,
+    engines: Annotated[
+        int, typer.Option(min=1, max=16, help="How many engines share the work.")
+    ] = 1,
     report_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start Cairn on this machine.
@@ -77,6 +80,7 @@ def up(
     Runs until Ctrl-C or `cairn down`. If it already runs, says where.
     """
     from cairn_standalone import start
+    from cairn_standalone.parts import services
     from cairn_standalone.supervisor import Settings
 
     place = Home(home or default_home())
@@ -85,7 +89,7 @@ def up(
         other = _other(place, deadline)
         if other is not None:
             raise typer.Exit(_already(other, port))
-        settings = Settings(place, port, nats_monitor_port)
+        settings = Settings(place, port, nats_monitor_port, services(engines))
         try:
             if detach:
                 code = start.detached(settings)

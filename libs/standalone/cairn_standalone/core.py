@@ -16,6 +16,7 @@ The rules:
 * A failure while a part that it needs is down is nobody's fault and does not count.
 * A part that was never ready gives up after 3 failures (somebody is waiting for it), one that was
   ready after 10.
+* A part that says of itself that it cannot work any more is stopped and started again.
 * A stop goes against the direction of the needs. What does not end in its grace period is killed;
   asking twice ends the grace period.
 """
@@ -175,6 +176,15 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class FellSick:
+    """A part that was ready says that it cannot work any more; a new start may mend it."""
+
+    name: str
+    start: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -184,7 +194,7 @@ class StopRequested:
     """End the system; the second time: at once."""
 
 
-Event = Begin | BecameReady | Exited | Tick | StopRequested
+Event = Begin | BecameReady | Exited | FellSick | Tick | StopRequested
 
 
 # Effects
@@ -242,6 +252,8 @@ def decide(system: System, event: Event, now: float) -> tuple[System, tuple[Effe
             turn.became_ready(name, start)
         case Exited():
             turn.exited(event)
+        case FellSick(name, start, reason):
+            turn.fell_sick(name, start, reason)
         case Tick():
             turn.tick()
         case StopRequested():
@@ -264,6 +276,11 @@ class _Turn:
         process = self.processes[name]
         if process.phase is Phase.STARTING and process.start == start:
             self._enter(process, Phase.READY, was_ready=True)
+
+    def fell_sick(self, name: str, start: int, reason: str) -> None:
+        process = self.processes[name]
+        if process.phase is Phase.READY and process.start == start:
+            self._terminate(process, reason)
 
     def exited(self, event: Exited) -> None:
         process = self.processes[event.name]

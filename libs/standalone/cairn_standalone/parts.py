@@ -7,6 +7,7 @@ settings in its environment (see `service_settings`); it says that it is ready w
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sys
@@ -36,6 +37,21 @@ SERVICES = (
     Service("scheduler-bridge", "cairn_bridge"),
     Service("log-relay", "cairn_logs"),
 )
+_ENGINE = "engine"
+
+
+def services(engines: int = 1) -> tuple[Service, ...]:
+    """All services, with as many engines as are wanted: `engine`, `engine-2`, and so on.
+
+    Engines share the work; more than one is for a machine of many cores, or to have another take
+    over within seconds when one dies.
+    """
+    more = [Service(f"{_ENGINE}-{number}", "cairn_engine") for number in range(2, engines + 1)]
+    return tuple(
+        each
+        for service in SERVICES
+        for each in ((service, *more) if service.name == _ENGINE else (service,))
+    )
 
 
 @dataclass(slots=True)
@@ -84,6 +100,14 @@ class Part(ABC):
     async def wait_until_ready(self) -> None:
         """Return when the process can be used; called once after each `prepare`."""
 
+    async def wait_until_sick(self) -> str:
+        """Return why, when the ready process cannot work any more and a new start may mend it.
+
+        By default never: a process that cannot work is expected to end.
+        """
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
+
 
 class Nats(Part):
     """nats-server with JetStream."""
@@ -117,6 +141,12 @@ class Nats(Part):
         await nats.wait_until_ready(self._around.memory.nats_port, self._name)
         # From now on the services hold its address: it has to come back at the same.
         self._known = True
+
+    async def wait_until_sick(self) -> str:
+        memory = self._around.memory
+        return await nats.wait_until_sick(
+            memory.nats_port, memory.nats_password, self._around.home.nats
+        )
 
 
 class Postgres(Part):

@@ -81,6 +81,7 @@ def detached(settings: Settings) -> int:
         command += ["--port", str(settings.api_port)]
     if settings.nats_monitor_port:
         command += ["--nats-monitor-port", str(settings.nats_monitor_port)]
+    command += ["--engines", str(settings.engines)]
     log = home.log_file("supervisor")
     log_start = logs.size(log)
     output = logs.open_log(log)

@@ -25,6 +25,7 @@ from cairn_standalone.core import (
     Effect,
     Event,
     Exited,
+    FellSick,
     GaveUp,
     Kill,
     Launch,
@@ -60,6 +61,11 @@ class Settings:
     nats_monitor_port: int | None = None
     services: Sequence[Service] = SERVICES
     policy: Policy = field(default_factory=Policy)
+
+    @property
+    def engines(self) -> int:
+        """How many of the services are engines."""
+        return sum(service.module == "cairn_engine" for service in self.services)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class Supervisor:
         self._started: dict[str, float] = {}
         self._log_starts: dict[str, int] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._was_ready = False
@@ -145,7 +152,10 @@ class Supervisor:
                 await self._over
             finally:
                 rotation.cancel()
-                await asyncio.gather(rotation, *self._starts.values(), return_exceptions=True)
+                for watch in self._watches.values():
+                    watch.cancel()
+                going = (*self._starts.values(), *self._watches.values())
+                await asyncio.gather(rotation, *going, return_exceptions=True)
             await self._lifeline.cut_and_wait(_TASKS_PATIENCE)
         return self._was_ready
 
@@ -229,6 +239,9 @@ class Supervisor:
                 self._tell(self._clock())
                 await part.wait_until_ready()
                 self._loop.call_soon(self._apply, BecameReady(name, start))
+                watch = asyncio.create_task(self._watch(name, start), name=f"watch {name}")
+                watch.add_done_callback(self._start_done)
+                self._watches[name] = watch
                 return
             except asyncio.CancelledError:
                 pass
@@ -243,12 +256,18 @@ class Supervisor:
             # It runs but cannot be asked whether it is ready; its end tells the rest.
             running.kill()
 
+    async def _watch(self, name: str, start: int) -> None:
+        """Tell when a part that is ready cannot work any more."""
+        reason = await self._parts[name].wait_until_sick()
+        self._loop.call_soon(self._apply, FellSick(name, start, reason))
+
     def _ended(self, name: str, start: int, reason: str) -> None:
         self._running.pop(name, None)
         self._started.pop(name, None)
-        waiting = self._starts.pop(name, None)
-        if waiting is not None:
-            waiting.cancel()
+        for tasks in (self._starts, self._watches):
+            waiting = tasks.pop(name, None)
+            if waiting is not None:
+                waiting.cancel()
         self._apply(Exited(name, start, reason))
 
     def _failure(self, name: str, reason: str) -> Failure:

@@ -27,7 +27,7 @@ from cairn_api.handlers.outgoing import Outgoing, Sweep
 from cairn_api.handlers.watching import Watches
 from cairn_api.settings import ApiSettings
 from cairn_api.store import Reader, Writer, open_engine
-from cairn_common.messaging import Bus, Publisher, connect_bus, ensure_streams
+from cairn_common.messaging import Bus, DeadLetterBox, Publisher, connect_bus, ensure_streams
 from cairn_common.persistence import connect_database, migrate
 from cairn_common.spec import SpecLoader
 
@@ -101,6 +101,7 @@ class ApiService:
                 logs=logs,
                 follower=LogFollower(logs, listening, reader),
                 streams=Streams(settings.max_streams),
+                dead_letters=DeadLetterBox(bus.jetstream, publisher),
             )
             await context.clusters.start()
             await bus.broker.start()

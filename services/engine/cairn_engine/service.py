@@ -12,6 +12,7 @@ import structlog
 
 from cairn_common.messaging import DeadLetters, Publisher, connect_bus, ensure_streams
 from cairn_common.persistence import TRANSIENT, connect_database, migrate
+from cairn_engine.handlers.announce import Announcer
 from cairn_engine.handlers.batch import BatchHandler
 from cairn_engine.handlers.lane import Lane
 from cairn_engine.handlers.requests import requests_router
@@ -45,12 +46,13 @@ class EngineService:
             await ensure_streams(bus.jetstream)
             await publisher.start()
             await leases.create()
-            handler = BatchHandler(store, settings.policy(), settings.pools, settings.max_retries)
+            announcer = Announcer(store)
             self.lanes = [
                 Lane(
                     bus,
                     store,
-                    handler,
+                    BatchHandler(store, announcer, settings.policy(), settings.pool),
+                    announcer,
                     publisher,
                     DeadLetters(publisher, "engine"),
                     settings.batch_size,

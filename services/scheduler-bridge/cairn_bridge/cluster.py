@@ -50,6 +50,8 @@ class Fact:
     at: datetime
     node: str | None = None
     outcome: Outcome | None = None  # with FINISHED, which then has one key
+    accepted_at: datetime | None = None  # if this was not said in a fact of its own
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Outcome:
     message: str | None = None
     started_at: datetime | None = None
     log_lines: int = 0
+    restarts: int = 0
 
 
 class Reporter(Protocol):

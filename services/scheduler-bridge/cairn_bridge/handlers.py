@@ -23,6 +23,7 @@ from cairn_bridge.reporter import BusReporter
 from cairn_common.events import (
     AttemptRef,
     FinishReason,
+    GroupPlacement,
     InvalidEventError,
     TaskReady,
     TaskSettled,
@@ -92,7 +93,7 @@ class OrderHandler:
                 await batch[-1].inbox.ack(batch[-1], len(batch))
 
     async def _handle(self, batch: Sequence[Message]) -> None:
-        placements: list[TaskReady] = []
+        placements: list[tuple[TaskReady, GroupPlacement]] = []
         stops: dict[tuple[str, float], list[AttemptKey]] = {}
         spans = self._spans = MessageSpans.if_wanted()
         for message in batch:
@@ -104,7 +105,8 @@ class OrderHandler:
             if spans is not None and isinstance(event, TaskReady | TaskStop):
                 spans.take(message, event)
             if isinstance(event, TaskReady):
-                placements.append(event)
+                self._reporter.trace(event.workflow, event.traceparent)
+                placements += [(event, placement) for placement in event.placements]
             elif isinstance(event, TaskStop):
                 keys = stops.setdefault((event.cause, event.grace_seconds), [])
                 keys += _keys(event.workflow, event.attempts)
@@ -116,8 +118,8 @@ class OrderHandler:
                 self._to_settle.update(dict.fromkeys(settled))
                 self._settle_wake.set()
         async with asyncio.TaskGroup() as group:
-            for ready in placements:
-                group.create_task(self._place(ready))
+            for ready, placement in placements:
+                group.create_task(self._place(ready, placement))
         async with asyncio.TaskGroup() as group:
             for (cause, grace), keys in stops.items():
                 group.create_task(self._stop(keys, cause, grace))
@@ -150,28 +152,30 @@ class OrderHandler:
                 except Exception:
                     log.exception("not settled")
 
-    async def _place(self, ready: TaskReady) -> None:
-        placement = ready.placement
-        self._reporter.trace(ready.workflow, ready.traceparent)
+    async def _place(self, ready: TaskReady, placement: GroupPlacement) -> None:
         try:
             await self._driver.place(placement, ready.traceparent)
         except PlacementError as error:
             log.warning("placement refused", workflow=ready.workflow, reason=str(error))
-            await self._refuse(ready, Outcome(FinishReason.UNSCHEDULABLE, message=str(error)))
+            await self._refuse(
+                ready, placement, Outcome(FinishReason.UNSCHEDULABLE, message=str(error))
+            )
         except ClusterError:
             raise
         except Exception as error:
             log.exception("placement failed", workflow=ready.workflow)
             words = f"the cluster could not take the task: {type(error).__name__}: {error}"
-            await self._refuse(ready, Outcome(FinishReason.BACKEND_ERROR, message=words[:2000]))
+            await self._refuse(
+                ready, placement, Outcome(FinishReason.BACKEND_ERROR, message=words[:2000])
+            )
 
-    async def _refuse(self, ready: TaskReady, outcome: Outcome) -> None:
+    async def _refuse(self, ready: TaskReady, placement: GroupPlacement, outcome: Outcome) -> None:
         now = datetime.now(UTC)
         if self._spans is not None:
             self._spans.fail(ready, outcome.message or outcome.reason.value)
         keys = [
             AttemptKey(ready.workflow, task.index, task.attempt, task.name)
-            for task in ready.placement.tasks
+            for task in placement.tasks
         ]
         await asyncio.gather(
             *(

@@ -1,8 +1,9 @@
 """From a driver's facts to events on the bus.
 
 Facts that come together leave together: what arrives while a message is under way is gathered,
-and facts of one kind about one workflow become one event. A finished attempt is remembered until
-the engine settles it, and reported again, ever more rarely, as long as it does not.
+folded (`core.folding`), and facts of one kind about one workflow become one event. A finished
+attempt is remembered until the engine settles it, and reported again, ever more rarely, as long
+as it does not.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from cairn_bridge.cluster import AttemptKey, Fact, Phase
+from cairn_bridge.core.folding import fold
 from cairn_common.events import (
     AttemptRef,
     Envelope,
@@ -27,9 +27,7 @@ from cairn_common.events import (
     TaskStarted,
     encode,
 )
-from cairn_common.messaging import Publisher
-
-log = structlog.get_logger(__name__)
+from cairn_common.messaging import DeadLetters, Publisher, RefusedError
 
 _MAX_LOG_BYTES = 512 * 1024
 _MAX_TOGETHER = 500  # facts in one event, which must fit a message of the bus
@@ -55,6 +53,7 @@ class BusReporter:
 
     def __init__(self, publisher: Publisher, cluster: str, unsettled_seconds: float) -> None:
         self._publisher = publisher
+        self._dead_letters = DeadLetters(publisher, "bridge")
         self._cluster = cluster
         self._source = f"/bridge/{cluster}"
         self._unsettled_seconds = unsettled_seconds
@@ -95,7 +94,7 @@ class BusReporter:
             size += len(line.text) + 100
         if chunk or final:
             envelopes.append(self._log(key, chunk, final=final))
-        await self._publisher.publish(envelopes)
+        await self._publish(envelopes)
 
     def _log(self, key: AttemptKey, lines: list[LogLine], *, final: bool) -> Envelope:
         event = TaskLog(
@@ -147,20 +146,16 @@ class BusReporter:
                     future.set_result(None)
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
-        """One event that NATS cannot take must neither lose nor hold up the others."""
+        """One event that NATS cannot take holds up no other: it becomes a dead letter."""
         try:
             await self._publisher.publish(envelopes)
-        except ValueError:
-            for envelope in envelopes:  # those that did arrive are known by their ids
-                try:
-                    await self._publisher.publish([envelope])
-                except ValueError as error:
-                    log.error("facts refused", subject=envelope.subject, error=str(error))
+        except RefusedError as error:
+            await self._dead_letters.send_refused(error.refused)
 
     def _envelopes(self, facts: Iterable[Fact]) -> Iterable[Envelope]:
         """Gather neighbours of one workflow and kind into one event."""
         run: list[Fact] = []
-        for fact in facts:
+        for fact in fold(facts):
             if run and (len(run) >= _MAX_TOGETHER or not _together(run[-1], fact)):
                 yield self._fact(run)
                 run = []
@@ -193,6 +188,8 @@ class BusReporter:
                     at=first.at,
                     attempts=refs,
                     node=first.node,
+                    accepted_at=first.accepted_at,
+                    scheduled_at=first.scheduled_at,
                 )
             case Phase.FINISHED:
                 event = TaskFinished(
@@ -211,8 +208,15 @@ def _together(one: Fact, other: Fact) -> bool:
     return (
         one.phase is other.phase
         and one.keys[0].workflow == other.keys[0].workflow
-        and (one.phase is Phase.FINISHED or (one.node == other.node and one.at == other.at))
+        and (one.phase is Phase.FINISHED or _same_moment(one, other))
     )
+
+
+def _same_moment(one: Fact, other: Fact) -> bool:
+    mine, others = (
+        (fact.node, fact.at, fact.accepted_at, fact.scheduled_at) for fact in (one, other)
+    )
+    return mine == others
 
 
 def _ref(key: AttemptKey) -> AttemptRef:
@@ -231,7 +235,10 @@ def _outcome(fact: Fact) -> TaskOutcome:
         reason=outcome.reason,
         message=outcome.message,
         node=fact.node,
+        accepted_at=fact.accepted_at,
+        scheduled_at=fact.scheduled_at,
         started_at=outcome.started_at,
         at=fact.at,
         log_lines=outcome.log_lines,
+        restarts=outcome.restarts,
     )

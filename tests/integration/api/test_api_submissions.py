@@ -111,7 +111,6 @@ async def test_all_problems_of_a_file_come_with_their_places(api: httpx.AsyncCli
         ("    hostNetwork: true", "host network"),
         ("    credentials: {c: /run/c}", "credentials"),
         ("    volumeMounts: [/opt]", "volume mounts"),
-        ("    exitActions: {RESTART: '3'}", "RESTART"),
         ("    inputs: [{url: 's3://b/c'}]", "s3://"),
         ("    inputs: [{task: 'other-1:a'}]", "other workflows"),
     ],

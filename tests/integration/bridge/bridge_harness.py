@@ -128,17 +128,19 @@ class Engine:
         return TaskReady(
             workflow=workflow,
             cluster=self.cluster,
-            placement=GroupPlacement(
-                workflow=workflow,
-                workflow_uuid="w",
-                group="g",
-                group_index=0,
-                group_uuid="g",
-                tasks=[
-                    TaskPlacement(index=i, name=f"t{i}", uuid="u", image="x", command=["true"])
-                    for i in range(tasks)
-                ],
-            ),
+            placements=[
+                GroupPlacement(
+                    workflow=workflow,
+                    workflow_uuid="w",
+                    group="g",
+                    group_index=0,
+                    group_uuid="g",
+                    tasks=[
+                        TaskPlacement(index=i, name=f"t{i}", uuid="u", image="x", command=["true"])
+                        for i in range(tasks)
+                    ],
+                )
+            ],
         )
 
     def stop(self, workflow: str, index: int = 0) -> TaskStop:

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cairn_common.events import AttemptRef
+from cairn_common.events import AttemptRef, partition_of
 from cairn_common.events.subjects import STREAMS
 from cairn_common.messaging import ensure_streams
 from cairn_engine.service import EngineService
 from cairn_engine.settings import EngineSettings
+from cairn_engine.store import sql
 from engine_harness import Harness, chain, fan
 from servers import Servers
 
@@ -216,33 +217,134 @@ async def _repeat_lost_facts(harness: Harness, names: list[str]) -> None:
     await waiting
 
 
+NOBODY = '{"workflow": "nobody-1", "cluster": "local", "at": "2026-01-01T00:00:00Z", '
+SUBJECT = f"task.finished.{partition_of('nobody-1')}.nobody-1"
+ATTEMPT = '"attempts": [{"index": 0, "name": "t", "attempt": 0}]}'
+SUBMITTED = (
+    b'{"workflow": "nobody-2", "uuid": "u", "user": "me", "pool": "default", '
+    b'"submitted_at": "2026-01-01T00:00:00Z"}'
+)
+BAD_EVENTS = {
+    "wrong JSON": (SUBJECT, {}, b"{not json", "Invalid JSON"),
+    "no object": (SUBJECT, {}, b"[]", "should be an object"),
+    "no text": (SUBJECT, {}, b"\xff\xfe", "Invalid JSON"),
+    "a field is missing": (SUBJECT, {}, b'{"workflow": "nobody-1"}', "Field required"),
+    "a field of another type": (
+        SUBJECT,
+        {},
+        f'{NOBODY} "outcomes": [{{"index": "one", "name": "t", "attempt": 0, '
+        '"reason": "exited"}]}'.encode(),
+        "outcomes.0.index: Input should be a valid integer",
+    ),
+    "an unknown reason": (
+        SUBJECT,
+        {},
+        f'{NOBODY} "outcomes": [{{"index": 1, "name": "t", "attempt": 0, "reason": "tired"}}]}}'
+        "".encode(),
+        "outcomes.0.reason",
+    ),
+    "an unknown type": (SUBJECT, {"ce-type": "task.vanished"}, b"{}", "task.vanished"),
+    "an unknown version": (SUBJECT, {"ce-specversion": "9.0"}, b"{}", "version '9.0'"),
+    "another's subject": (
+        "task.accepted.3.x-1",
+        {},
+        f"{NOBODY} {ATTEMPT}".encode(),
+        f"the subject task.accepted.{partition_of('nobody-1')}.nobody-1 came on another one",
+    ),
+    "an unknown workflow": (
+        f"task.accepted.{partition_of('nobody-1')}.nobody-1",
+        {},
+        f"{NOBODY} {ATTEMPT}".encode(),
+        "the engine knows no such workflow: Accepted(workflow='nobody-1', index=0",
+    ),
+    "a number beyond all": (
+        f"task.accepted.{partition_of('nobody-1')}.nobody-1",
+        {},
+        f"{NOBODY} {ATTEMPT}".replace('"index": 0', '"index": 99999999999').encode(),
+        "out of int32 range",
+    ),
+    "nothing submitted": (
+        f"workflow.submitted.{partition_of('nobody-2')}.nobody-2",
+        {},
+        SUBMITTED,
+        "nobody has submitted a workflow nobody-2",
+    ),
+    "seven megabytes": (SUBJECT, {}, b"x" * (7 << 20), "Invalid JSON"),
+}
+
+
 async def test_bad_events_end_as_dead_letters_and_stop_nothing(
     servers: Servers, harness: Harness
 ) -> None:
     dead = await harness.bus.client.subscribe("dead.engine.>")
+    reasons: dict[str, str] = {}
     async with engine(servers):
-        for body in (b"{not json", b'{"workflow": "x-1"}', b"[]"):
-            await harness.bus.jetstream.publish("task.finished.3.x-1", body)
-        headers = {"ce-type": "task.vanished", "ce-specversion": "1.0"}
-        await harness.bus.jetstream.publish("task.finished.3.x-1", b"{}", headers=headers)
-        reasons = [(await dead.next_msg(timeout=10)).headers["cairn-reason"] for _ in range(4)]
         names = await harness.submit(chain(2))
+        for kind, (subject, headers, body, _) in BAD_EVENTS.items():
+            await harness.bus.jetstream.publish(subject, body, headers=headers)
+            letter = await dead.next_msg(timeout=10)
+            reasons[kind] = letter.headers["cairn-reason"]
+            assert letter.headers["cairn-subject"] == subject
+        names += await harness.submit(chain(2))
         await harness.wait(names)
-    assert "Invalid JSON" in reasons[0]
-    assert "Field required" in reasons[1]
-    assert "task.vanished" in reasons[3]
+    wrong = {kind: r for kind, r in reasons.items() if BAD_EVENTS[kind][3] not in r}
+    assert not wrong
+    assert {harness.finished[name].status for name in names} == {"COMPLETED"}
 
 
-async def test_a_fact_about_an_unknown_task_is_recorded(servers: Servers, harness: Harness) -> None:
+async def test_a_good_fact_beside_a_bad_one_counts(servers: Servers, harness: Harness) -> None:
+    """One message of two facts, of which one is about an attempt that does not exist."""
+    dead = await harness.bus.client.subscribe("dead.engine.>")
     async with engine(servers):
-        await harness.finish("nobody-1", [AttemptRef(index=0, name="t", attempt=0)], 0)
+        names = await harness.submit(chain(1))
+        refs = [AttemptRef(index=i, name="t0", attempt=0) for i in (7, 0)]
+        await harness.finish(names[0], refs, 0)
+        await harness.wait(names)
+        reason = (await dead.next_msg(timeout=10)).headers["cairn-reason"]
+    assert "the engine knows no such task attempt" in reason
+    assert "index=7" in reason
+    assert harness.finished[names[0]].status == "COMPLETED"
+
+
+async def test_a_flood_of_facts_about_nothing_is_bounded(
+    servers: Servers, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "ANOMALIES_KEPT", 100)
+    async with engine(servers):
+        for _ in range(10):
+            refs = [AttemptRef(index=i, name="t", attempt=0) for i in range(50)]
+            await harness.finish("nobody-3", refs, 0)
         names = await harness.submit(chain(1))
         await harness.wait(names)
+        await harness.finish("nobody-3", [AttemptRef(index=0, name="t", attempt=0)], 0)
         async with asyncio.timeout(10):
-            while not await harness.database.fetchval(
-                "SELECT count(*) FROM engine.anomaly WHERE workflow = 'nobody-1'"
-            ):
+            # The batch that comes last is added to the hundred that are kept before it.
+            while not 0 < await _anomalies(harness) <= 100 + 50:
                 await asyncio.sleep(0.05)
+
+
+async def _anomalies(harness: Harness) -> int:
+    return int(await harness.database.fetchval("SELECT count(*) FROM engine.anomaly"))
+
+
+async def test_a_placement_too_large_for_the_bus_fails_and_stops_nothing(
+    servers: Servers, harness: Harness
+) -> None:
+    quotes = '"' * (5 << 20)  # small enough for a workflow file, twice as long in JSON
+    text = chain(1).replace(
+        "inputs: []", f"files: [{{path: /tmp/big, contents: '{quotes}'}}], inputs: []"
+    )
+    dead = await harness.bus.client.subscribe("dead.engine.task.ready.>")
+    async with engine(servers):
+        huge = await harness.submit(text)
+        others = await harness.submit(chain(2), count=3)
+        await harness.wait(huge + others)
+        reason = (await dead.next_msg(timeout=10)).headers["cairn-reason"]
+        tasks = await harness.tasks(huge[0])
+    assert "too large for NATS" in reason
+    assert harness.finished[huge[0]].status == "FAILED_SERVER_ERROR"
+    assert "cannot be sent to its cluster" in tasks["t0"]["message"]
+    assert {harness.finished[name].status for name in others} == {"COMPLETED"}
 
 
 async def test_an_engine_that_is_told_to_stop_stops_even_while_messages_arrive(

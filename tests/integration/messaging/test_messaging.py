@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from cairn_common.events import Envelope
 from cairn_common.events.subjects import Stream
-from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher, connect_bus
+from cairn_common.messaging import (
+    Bus,
+    DeadLetterBox,
+    DeadLetters,
+    Inbox,
+    Message,
+    Publisher,
+    RefusedError,
+    connect_bus,
+)
 from cairn_common.messaging.streams import ensure_stream, ensure_streams
 from servers import Servers
 
@@ -142,13 +152,25 @@ async def test_the_publisher_restores_the_streams_of_the_catalogue(
     assert (await bus.jetstream.stream_info("CAIRN_CLUSTERS")).state.messages == 1
 
 
-async def test_what_nats_cannot_take_is_an_error_and_not_an_endless_loop(
+async def test_what_nats_cannot_take_is_refused_and_holds_up_nothing(
     bus: Bus, publisher: Publisher
 ) -> None:
-    huge = Envelope("test.x", {}, b"x" * (bus.client.max_payload + 1))
-    with pytest.raises(ValueError, match="too large"):
-        await publisher.publish([huge])
-    await publisher.publish(envelopes(1))
+    ten_megabytes = Envelope("test.x", {}, b"x" * (10 << 20))
+    # The body alone would fit, but a server closes the connection over the whole.
+    headers = {"padding": "y" * 1000}
+    just_too_large = Envelope("test.x", headers, b"x" * (bus.client.max_payload - 500))
+    first, second = envelopes(2)
+    async with Reader(bus, "refused") as reader:
+        with pytest.raises(RefusedError, match="too large") as caught:
+            await publisher.publish([ten_megabytes, first, just_too_large, second])
+        assert [each for each, _ in caught.value.refused] == [ten_megabytes, just_too_large]
+        await publisher.publish(envelopes(1, start=2))
+        assert await reader.read(3) == [b"0", b"1", b"2"]
+    dead = await bus.client.subscribe("dead.tests.>")
+    await DeadLetters(publisher, "tests").send_refused(caught.value.refused)
+    letter = await dead.next_msg(timeout=5)
+    assert letter.headers["cairn-size"] == str(10 << 20)
+    assert "too large" in letter.headers["cairn-reason"]
 
 
 async def test_dead_letters_keep_the_reason_and_a_bounded_body(
@@ -164,3 +186,58 @@ async def test_dead_letters_keep_the_reason_and_a_bounded_body(
     assert letter.headers["ce-id"] == "7"
     assert letter.headers["cairn-size"] == "100000"
     assert len(letter.data) == 64 * 1024
+
+
+async def test_an_inbox_closes_although_a_cancellation_is_swallowed(bus: Bus) -> None:
+    """The client waits with `wait_for`, which can swallow one on Python 3.11 (CPython 86296)."""
+    restoring = asyncio.Event()
+
+    class Swallowing(Inbox):
+        async def _ensure(self, *, rewind: bool = False) -> bool:
+            created = await super()._ensure(rewind=rewind)
+            if not rewind:
+                restoring.set()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+            return created
+
+    inbox = Swallowing(bus, STREAM, "swallowing", "test.>", lambda _: None)
+    await inbox.start()
+    await bus.jetstream.delete_consumer(STREAM.name, "swallowing")
+    async with asyncio.timeout(20):
+        await restoring.wait()
+        await inbox.close()
+
+
+async def test_dead_letters_are_read_page_by_page_replayed_and_dropped(
+    bus: Bus, publisher: Publisher
+) -> None:
+    await ensure_streams(bus.jetstream)
+    await bus.jetstream.purge_stream("CAIRN_DEAD_LETTERS")
+    box = DeadLetterBox(bus.jetstream, publisher)
+    assert await box.newest(10) == ([], False)
+    sent = [
+        (Envelope("test.bad", {"ce-id": f"{i}", "Nats-Msg-Id": f"m{i}"}, b"%d" % i), f"reason {i}")
+        for i in range(12)
+    ]
+    await DeadLetters(publisher, "tests").send_refused(sent)
+    first = (await box.newest(100))[0][0].number
+    for number in range(first + 3, first + 11):
+        assert await box.drop(number)
+    assert not await box.drop(first + 3), "gone already"
+    newest, more = await box.newest(2)
+    assert ([letter.body for letter in newest], more) == ([b"2", b"11"], True)
+    older, more = await box.newest(2, before=newest[0].number)
+    assert ([letter.body for letter in older], more) == ([b"0", b"1"], False)
+    letter = await box.get(older[0].number)
+    assert letter is not None
+    assert (letter.service, letter.subject, letter.reason) == ("tests", "test.bad", "reason 0")
+    async with Reader(bus, "replayed") as reader:
+        await box.replay(letter)
+        assert await reader.read(1) == [b"0"]
+    assert await box.get(letter.number) is None
+    await DeadLetters(publisher, "tests").send_refused(
+        [(Envelope("test.bad", {"Nats-Msg-Id": "long"}, b"z" * 100_000), "too long")]
+    )
+    with pytest.raises(ValueError, match="only 65536 of its 100000 bytes"):
+        await box.replay((await box.newest(1))[0][0])

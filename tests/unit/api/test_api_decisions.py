@@ -170,13 +170,12 @@ def test_an_accepted_workflow() -> None:
 
 def test_all_refusals_at_once_and_with_places() -> None:
     text = TEXT.replace("{cpu: 4,", "{cpu: 64,").replace(
-        "name: one,", "name: one, privileged: true, exitActions: {RESTART: '3'},"
+        "name: one,", "name: one, privileged: true,"
     )
     with pytest.raises(SpecError) as caught:
         judged(text)
     assert {problem.path for problem in caught.value.problems} == {
         "workflow.tasks[0].privileged",
-        "workflow.tasks[0].exitActions.RESTART",
         "workflow.resources.big",
     }
     assert all(problem.line for problem in caught.value.problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from cairn_engine.core.inputs import Anomaly, Place, Settle, Stop
 from cairn_engine.core.outcome import judge
 from cairn_engine.core.plan import complete_body, sources_of
 from cairn_engine.core.transitions import GROUP, TASK, WORKFLOW
+from cairn_engine.lifecycle import document
 from simulation.world import Chaos, World
 
 CALM = Chaos(duplicate=0, drop=0, abort=0, fail=0, lose_node=0)
@@ -66,7 +68,7 @@ class Story:
         self.numbers = {t.name: t.index for t in self.world.ledger.tasks.values()}
 
     def say(self, *inputs: Input) -> list[Any]:
-        effects = self.world._decide(list(inputs))
+        effects = self.world.decide(list(inputs))
         self.world.check()
         return effects
 
@@ -121,7 +123,7 @@ def test_a_completed_task_wakes_its_successor() -> None:
     story.start("a")
     assert story.status is WorkflowStatus.RUNNING
     effects = story.finish("a")
-    assert [e for e in effects if isinstance(e, Place)] == [Place(W, 1, ((1, 0),), 0)]
+    assert [e for e in effects if isinstance(e, Place)] == [Place(W, "sim", 1, ((1, 0),), 0)]
     story.finish("b")
     story.finish("c")
     assert story.status is WorkflowStatus.COMPLETED
@@ -175,7 +177,7 @@ def test_settled_only_when_the_outcome_is_stored_and_the_log_archived() -> None:
     finished = Finished(*key, story.world.now, FinishReason.EXITED, 0, log_lines=5)
     assert not [e for e in story.say(finished) if isinstance(e, Settle)]
     archived = story.say(Archived(*key, story.world.now))
-    assert [e for e in archived if isinstance(e, Settle)] == [Settle(W, ((0, "a", 0),))]
+    assert [e for e in archived if isinstance(e, Settle)] == [Settle(W, "sim", ((0, "a", 0),))]
     key = story.key("b")
     story.say(Archived(*key, story.world.now))
     finished = Finished(*key, story.world.now, FinishReason.EXITED, 0, log_lines=5)
@@ -372,7 +374,7 @@ def test_a_stored_placement_is_completed_with_attempts_and_locations() -> None:
     plan = world.submit(CHAIN, W)
     body = plan.bodies[1]
     assert sources_of(body) == {0}
-    placed = complete_body(body, {1: 2}, {0: 4})
+    placed = complete_body(body, {1: 2}, {(W, 0): (4, None)})
     (only,) = placed["tasks"]
     assert only["attempt"] == 2
     assert only["inputs"][0]["location"].endswith("/a/4")
@@ -420,3 +422,8 @@ def test_deciding_twice_from_the_same_state_gives_the_same_answer() -> None:
         )
         answers.append((decision.effects, decision.follow_ups, ledger.tasks))
     assert answers[0] == answers[1]
+
+
+def test_the_committed_page_of_the_life_cycle_is_the_generated_one() -> None:
+    page = Path(__file__).parents[3] / "docs" / "lifecycle.md"
+    assert page.read_text() == document(), "run make lifecycle"

@@ -15,6 +15,7 @@ from cairn_common.readiness import notify_ready
 from cairn_standalone import logs, nats, notify, postgres, state
 from cairn_standalone.home import Busy, Home, HomeError, Memory, choose_port, choose_ports
 from cairn_standalone.lifeline import Lifeline
+from cairn_standalone.parts import SERVICES, services
 from cairn_standalone.process import describe_exit
 from cairn_standalone.state import Identity
 
@@ -174,3 +175,9 @@ def test_words() -> None:
     assert describe_exit(-60) == "was ended by signal 60"
     assert nats.url(4222, "x") == "nats://cairn:x@127.0.0.1:4222"
     assert postgres.dsn(Path("/a b")) == "postgresql://cairn@/cairn?host=/a%20b"
+
+
+def test_several_engines_are_parts_of_their_own() -> None:
+    assert services() == SERVICES
+    names = [service.name for service in services(3)]
+    assert names == ["api", "engine", "engine-2", "engine-3", "scheduler-bridge", "log-relay"]

@@ -12,6 +12,7 @@ from cairn_standalone.core import (
     Effect,
     Event,
     Exited,
+    FellSick,
     GaveUp,
     Kill,
     Launch,
@@ -243,3 +244,18 @@ def test_whatever_happens_a_stop_ends_with_nothing_alive(
             if isinstance(effect, Kill):
                 play.dies(effect.name)
     assert play.system.all_stopped
+
+
+def test_a_part_that_falls_sick_is_stopped_and_started_again() -> None:
+    play = Play()
+    play.tell(Begin())
+    play.ready("nats", "postgres", "api", "engine")
+    assert play.tell(FellSick("nats", 0, "an earlier start's")) == ()
+    assert play.tell(FellSick("nats", 1, "its disk was full")) == (Terminate("nats"),)
+    assert play["nats"].phase is Phase.STOPPING
+    assert play.until_due() == (Kill("nats"),), "it may be too sick to end by itself"
+    (restarting,) = play.dies("nats")
+    assert restarting == Restarting("nats", "its disk was full", 0.1)
+    assert play.until_due() == (Launch("nats", 2),)
+    assert play.ready("nats") == ()
+    assert play.system.all_ready

@@ -2,7 +2,7 @@
 
 app        the tree of commands, loaded when they are used
 workflow   `cairn workflow ...`, task, version: the commands themselves, thin
-sending    submit, validate
+sending    submit, restart, validate
 reading    list, query, logs, events, spec
 acting     cancel, tag
 follow     how a running workflow is shown

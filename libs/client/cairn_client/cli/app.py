@@ -51,6 +51,9 @@ _ENTRIES = {
     "follow": _Entry("Shortcuts", _WORKFLOW, "Same as `cairn workflow follow`.", "follow"),
     "logs": _Entry("Shortcuts", _WORKFLOW, "Same as `cairn workflow logs`.", "logs"),
     "cancel": _Entry("Shortcuts", _WORKFLOW, "Same as `cairn workflow cancel`.", "cancel"),
+    "dead-letters": _Entry(
+        "Cairn itself", "cairn_client.cli.deadletters", "Messages that no service could handle."
+    ),
     "version": _Entry("Cairn itself", "cairn_client.cli.version", "Client and server versions."),
 }
 _STANDALONE = {

@@ -1,4 +1,4 @@
-"""`cairn workflow submit`, `validate` and `follow`."""
+"""`cairn workflow submit`, `restart`, `validate` and `follow`."""
 
 from __future__ import annotations
 
@@ -99,13 +99,41 @@ def submit(
             warn(sent.warnings)
             _say_dry_run(sent, format_type)
             return
-        if format_type is Format.TEXT:
-            warn(sent.warnings)
-            _say_sent(sent, quiet=quiet, follow=follow)
-        if follow:
-            _follow(cairn, sent.name, format_type, quiet=quiet, about=dict(_json(sent)))
-        elif format_type is Format.JSON:
-            say_json(_json(sent))
+        _tell(cairn, sent, format_type, quiet=quiet, follow=follow)
+
+
+def restart(
+    ctx: typer.Context,
+    workflow: WorkflowArgument,
+    pool: Annotated[
+        str | None, typer.Option("--pool", "-p", help="Where it runs [default: where it ran].")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Watch it to its end, and exit as it ends.")
+    ] = False,
+    quiet: QuietOption = False,
+    format_type: FormatOption = Format.TEXT,
+) -> None:
+    """Run what did not complete of an ended workflow, as a new workflow.
+
+    What completed is taken over with its outputs.
+    """
+    with connect(ctx) as cairn:
+        sent = cairn.restart(workflow, pool=pool)
+        _tell(cairn, sent, format_type, quiet=quiet, follow=follow)
+
+
+def _tell(
+    cairn: Client, sent: Submission, format_type: Format, *, quiet: bool, follow: bool
+) -> None:
+    """Say that a workflow is submitted, and how it goes on if that is wanted."""
+    if format_type is Format.TEXT:
+        warn(sent.warnings)
+        _say_sent(sent, quiet=quiet, follow=follow)
+    if follow:
+        _follow(cairn, sent.name, format_type, quiet=quiet, about=dict(_json(sent)))
+    elif format_type is Format.JSON:
+        say_json(_json(sent))
 
 
 def validate(

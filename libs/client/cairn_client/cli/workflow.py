@@ -15,6 +15,7 @@ app = typer.Typer(
 
 for command in (
     sending.submit,
+    sending.restart,
     sending.validate,
     reading.list_,
     reading.query,

@@ -170,6 +170,19 @@ class OutputTarget(Model):
     regex: str | None = None
 
 
+class RestartPolicy(Model):
+    """Exit codes after which the command runs again in its place, where it left its files.
+
+    Source: OSMO user guide, "Workflow Lifecycle": RESTART re-runs the command on the same task.
+    Waits double from `backoff_seconds` to `backoff_max_seconds`.
+    """
+
+    exit_codes: list[tuple[int, int]] = Field(description="Ranges, both ends included.")
+    limit: int = Field(description="How often at the most.")
+    backoff_seconds: float = 1.0
+    backoff_max_seconds: float = 300.0
+
+
 class TaskPlacement(Model):
     """One attempt of one task, with all that is needed to run it."""
 
@@ -185,6 +198,7 @@ class TaskPlacement(Model):
     files: list[InjectedFile] = []
     inputs: list[InputSource] = []
     outputs: list[OutputTarget] = []
+    restart: RestartPolicy | None = None
     location: str = Field(default="", description="Key below the store's root for its outputs.")
     resources: Resources = Resources()
 
@@ -206,11 +220,12 @@ class GroupPlacement(Model):
 
 
 class TaskReady(BridgeEvent):
-    """A group may run. Offered again until it is accepted, so applying it twice is once."""
+    """Groups of one workflow may run, each for itself; those that may run at one moment are said
+    together. Offered again until they are accepted, so applying it twice is once."""
 
     type: ClassVar[str] = "task.ready"
 
-    placement: GroupPlacement
+    placements: list[GroupPlacement]
     traceparent: str | None = None
 
 
@@ -274,6 +289,10 @@ class TaskStarted(TaskFacts):
 
     attempts: list[AttemptRef]
     node: str | None = None
+    accepted_at: datetime | None = Field(
+        default=None, description="If no `task.accepted` was sent: the start came too soon after."
+    )
+    scheduled_at: datetime | None = None
 
 
 class FinishReason(StrEnum):
@@ -301,8 +320,13 @@ class TaskOutcome(AttemptRef):
     reason: FinishReason
     message: str | None = None
     node: str | None = None
+    accepted_at: datetime | None = Field(
+        default=None, description="If no `task.accepted` was sent: the end came too soon after it."
+    )
+    scheduled_at: datetime | None = None
     started_at: datetime | None = None
     at: datetime | None = None
+    restarts: int = Field(default=0, description="How often the command ran again in its place.")
     log_lines: int = Field(default=0, description="How many lines the log has in all.")
 
 

@@ -2,15 +2,15 @@
 
 Bursts are bounded (`max_in_flight`), unanswered messages are sent again under the same
 `Nats-Msg-Id`, and a missing stream is made anew: a bus that was emptied costs time only.
+A message that can never be stored holds up no other: it is named when all others are sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import nats.errors
 import orjson
 import structlog
 from nats.aio.client import Client
@@ -25,6 +25,21 @@ from cairn_common.messaging.streams import ensure_streams
 log = structlog.get_logger(__name__)
 
 _NO_RESPONDERS = "503"
+_INVALID = "invalid:"
+_UNANSWERED = "not answered"
+
+
+class RefusedError(ValueError):
+    """Messages that JetStream refuses for what they are; all others were stored.
+
+    `refused` has each with the reason.
+    """
+
+    def __init__(self, refused: Sequence[tuple[Envelope, str]]) -> None:
+        envelope, reason = refused[0]
+        more = f" ({len(refused)} messages in all)" if len(refused) > 1 else ""
+        super().__init__(f"{envelope.subject}: {reason}{more}")
+        self.refused = tuple(refused)
 
 
 class Publisher:
@@ -60,18 +75,23 @@ class Publisher:
         """Send all, in order; returns once every one is stored. Goes on until it succeeds.
 
         Raises:
-            ValueError: JetStream refuses a message for what it is (too large, wrong subject).
+            RefusedError: JetStream refuses messages for what they are (too large, say).
         """
         pending = list(envelopes)
+        refused: list[tuple[Envelope, str]] = []
         attempt = 0
         while pending:
             if attempt:
                 await asyncio.sleep(min(5.0, 0.1 * 2**attempt))
             attempt += 1
-            pending = await self._attempt(pending)
+            pending = await self._attempt(pending, refused)
+        if refused:
+            raise RefusedError(refused)
 
-    async def _attempt(self, envelopes: list[Envelope]) -> list[Envelope]:
-        """Send once; the ones that have to be sent again."""
+    async def _attempt(
+        self, envelopes: list[Envelope], refused: list[tuple[Envelope, str]]
+    ) -> list[Envelope]:
+        """Send once; returns those to be sent again, and adds those for which it is in vain."""
         sent: list[tuple[Envelope, str, asyncio.Future[str | None]]] = []
         try:
             async with self._order:
@@ -87,22 +107,20 @@ class Publisher:
                     self._slots.release()
                     if not future.done():
                         future.cancel()
-        again = [envelope for envelope, _, future in sent if self._problem(envelope, future)]
+        again: list[Envelope] = []
+        for envelope, _, future in sent:
+            problem = _UNANSWERED if future.cancelled() else future.result()
+            if problem is None:
+                continue
+            if problem.startswith(_INVALID):
+                refused.append((envelope, problem.removeprefix(_INVALID)))
+            else:
+                again.append(envelope)
         if again:
             log.warning("messages not acknowledged, sending again", messages=len(again))
             # A missing stream answers nothing at all where somebody else listens on the subject.
             await self._restore_streams()
         return again + envelopes[len(sent) :]
-
-    @staticmethod
-    def _problem(envelope: Envelope, future: asyncio.Future[str | None]) -> bool:
-        """Whether the envelope has to be sent again; raises if that would be in vain."""
-        if future.cancelled():
-            return True
-        problem = future.result()
-        if problem is not None and problem.startswith("invalid:"):
-            raise ValueError(f"{envelope.subject}: {problem.removeprefix('invalid:')}")
-        return problem is not None
 
     async def _take_slot(self) -> bool:
         """Wait for room in flight; False if nothing at all is answered any more."""
@@ -121,12 +139,17 @@ class Publisher:
         reply = f"{self._prefix}.{self._number}"
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting[reply] = future
+        # Counted here: the client counts the body alone, and a server that finds the whole too
+        # large closes the connection, whoever else uses it.
+        size, most = len(envelope.body) + _size_of(envelope.headers), self._client.max_payload
+        if size > most:
+            words = f"{size} bytes are too large for NATS, which takes {most}"
+            self._answer(reply, f"{_INVALID}{words}")
+            return envelope, reply, future
         try:
             await self._client.publish(
                 envelope.subject, envelope.body, reply=reply, headers=envelope.headers
             )
-        except nats.errors.MaxPayloadError:
-            self._answer(reply, f"invalid:{len(envelope.body)} bytes are too large for NATS")
         except NatsError as error:
             self._answer(reply, str(error) or type(error).__name__)
         return envelope, reply, future
@@ -141,11 +164,12 @@ class Publisher:
         if message.headers and message.headers.get("Status") == _NO_RESPONDERS:
             self._answer(message.subject, _NO_RESPONDERS)
             return
-        error = orjson.loads(message.data).get("error")
+        # Nearly all answers are good ones, and not worth parsing.
+        error = orjson.loads(message.data).get("error") if b'"error"' in message.data else None
         if error is None:
             self._answer(message.subject, None)
         elif 400 <= error.get("code", 500) < 500:
-            self._answer(message.subject, f"invalid:{error.get('description')}")
+            self._answer(message.subject, f"{_INVALID}{error.get('description')}")
         else:
             self._answer(message.subject, str(error.get("description")))
 
@@ -155,3 +179,9 @@ class Publisher:
             self._slots.release()
             if not future.done():
                 future.set_result(problem)
+
+
+def _size_of(headers: Mapping[str, str]) -> int:
+    """Bytes of the headers on the wire: a line for the version, one for each, and an empty one."""
+    lines = sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
+    return len("NATS/1.0\r\n\r\n") + lines

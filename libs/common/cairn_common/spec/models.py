@@ -261,7 +261,7 @@ class TaskSpec(SpecModel):
     image: str = Field(description="Container image, e.g. ubuntu:24.04.")
     command: tuple[str, ...] = Field(description="The command as a list of words.")
     args: tuple[str, ...] = Field(default=(), description="Arguments after the command.")
-    environment: dict[str, Text] = Field(default={}, description="Environment variables.")
+    environment: dict[str, Text] = Field(default_factory=dict, description="Environment variables.")
     lead: bool = Field(
         default=False, description="Whether this task decides its group; exactly one does."
     )
@@ -276,14 +276,21 @@ class TaskSpec(SpecModel):
     )
     files: tuple[FileSpec, ...] = Field(default=(), description="Files put into the container.")
     credentials: dict[str, str | dict[str, str]] = Field(
-        default={},
+        default_factory=dict,
         description="Credential name to a folder, or to environment variables and their keys.",
     )
     exit_actions: dict[str, ExitCodeRanges] = Field(
-        default={},
+        default_factory=dict,
         alias="exitActions",
         description="What exit codes lead to, e.g. RESCHEDULE: 11-20.",
         json_schema_extra={"propertyNames": {"enum": [action.value for action in ExitAction]}},
+    )
+    max_retries: int | None = Field(
+        default=None,
+        alias="maxRetries",
+        ge=0,
+        le=1000,
+        description="How often RESCHEDULE and RESTART may run it again; the pool decides if unset.",
     )
     checkpoint: tuple[CheckpointSpec, ...] = Field(
         default=(), description="Folders saved while the task runs."
@@ -331,13 +338,13 @@ class WorkflowSpec(SpecModel):
 
     name: Name = Field(description="At most 64 characters.")
     labels: dict[str, Any] = Field(
-        default={}, description="Up to 16 Kubernetes labels for every task."
+        default_factory=dict, description="Up to 16 Kubernetes labels for every task."
     )
     pool: str | None = Field(default=None, description="Accepted; the submission names the pool.")
     backend: str | None = Field(default=None, description="Accepted and ignored.")
     timeout: TimeoutSpec = Field(default=TimeoutSpec(), description="Longest times.")
     resources: dict[str, ResourceSpec] = Field(
-        default={}, description="Named needs; tasks without a name of one use default."
+        default_factory=dict, description="Named needs; tasks without a name of one use default."
     )
     tasks: tuple[TaskSpec, ...] | None = Field(
         default=None, description="Independent tasks; each becomes a group of its own."
@@ -406,7 +413,7 @@ class WorkflowFile(SpecModel):
     version: Any = Field(default=None, description="Any value; not used.")
     workflow: WorkflowSpec = Field(description="The workflow.")
     default_values: dict[str, Any] = Field(
-        default={},
+        default_factory=dict,
         alias="default-values",
         description="Values of template variables that the submission does not set.",
     )

@@ -79,7 +79,8 @@ class MessageSpans:
 
 def _task_of(event: Event | None) -> str | None:
     """The name of the task that an event is about, if it is about one."""
-    placement = getattr(event, "placement", None)
+    placements: Sequence[Any] = getattr(event, "placements", ())
+    placement = placements[0] if len(placements) == 1 else None
     for owner, name in ((placement, "tasks"), (event, "attempts"), (event, "outcomes")):
         tasks: Sequence[Any] = getattr(owner, name, ())
         if len(tasks) == 1:

@@ -14,8 +14,8 @@ from cairn_common.events import NodeInfo
 from cairn_common.spec.capacity import check_capacity, requested
 from cairn_common.spec.features import unsupported
 from cairn_common.spec.load import LoadedWorkflow
-from cairn_common.spec.models import ExitAction, WorkflowSpec
-from cairn_common.spec.problems import ErrorCode, Problem, SpecError
+from cairn_common.spec.models import WorkflowSpec
+from cairn_common.spec.problems import SpecError
 
 NO_INVENTORY = "The pool's cluster has not said yet what it has; whether this fits was not checked."
 
@@ -62,7 +62,7 @@ def accept(
     spec = loaded.spec
     if nodes is not None:
         features |= features_of(nodes)
-    problems = [*unsupported(spec, features), *_unsupported_actions(spec)]
+    problems = unsupported(spec, features)
     if nodes is not None:
         problems += check_capacity(spec, capacities(nodes), pool=pool)
     if problems:
@@ -107,22 +107,6 @@ def parse_environment(items: Sequence[str]) -> dict[str, str]:
 def only_local_files_missing(error: SpecError) -> bool:
     """Whether all that is wrong are files that the client reads after a dry run."""
     return all(problem.location[-1:] == ("localpath",) for problem in error.problems)
-
-
-def _unsupported_actions(spec: WorkflowSpec) -> list[Problem]:
-    """Exit actions are one feature for the language; of them, RESTART is not executed."""
-    return [
-        Problem(
-            "exit action RESTART is not executed by this installation yet",
-            (*spec.task_location(g, t), "exitActions", action),
-            ErrorCode.USAGE,
-            "RESCHEDULE makes a new attempt of the task.",
-        )
-        for g, group in enumerate(spec.all_groups)
-        for t, task in enumerate(group.tasks)
-        for action in task.exit_actions
-        if action == ExitAction.RESTART
-    ]
 
 
 def _with_environment(spec: WorkflowSpec, environment: Mapping[str, str]) -> WorkflowSpec:

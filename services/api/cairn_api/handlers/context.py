@@ -19,7 +19,7 @@ from cairn_api.handlers.outgoing import Outgoing
 from cairn_api.handlers.watching import Watches
 from cairn_api.settings import ApiSettings
 from cairn_api.store import Reader, Writer
-from cairn_common.messaging import Bus
+from cairn_common.messaging import Bus, DeadLetterBox
 from cairn_common.spec import Limits, SpecLoader
 from cairn_common.telemetry import current_traceparent, new_traceparent
 
@@ -64,6 +64,7 @@ class Context:
     logs: LogReader
     follower: LogFollower
     streams: Streams
+    dead_letters: DeadLetterBox
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -14,7 +14,7 @@ import structlog
 
 from cairn_api.store import EngineMissingError, Handover, UnavailableError, Writer
 from cairn_common.events import Envelope
-from cairn_common.messaging import Publisher
+from cairn_common.messaging import DeadLetters, Publisher, RefusedError
 from cairn_common.status import WorkflowStatus
 
 log = structlog.get_logger(__name__)
@@ -33,6 +33,7 @@ class Outgoing:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
+        self._dead_letters = DeadLetters(publisher, "api")
         self._waiting: asyncio.Queue[Envelope] = asyncio.Queue(_MOST_WAITING)
 
     def send(self, envelope: Envelope) -> None:
@@ -50,9 +51,8 @@ class Outgoing:
                 batch.append(self._waiting.get_nowait())
             try:
                 await self._publisher.publish(batch)
-            except ValueError as error:
-                # Refused for what it is: trying again will not help, and others must go on.
-                log.error("event refused", error=str(error))
+            except RefusedError as error:
+                await self._dead_letters.send_refused(error.refused)
 
 
 class Sweep:

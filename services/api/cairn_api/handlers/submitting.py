@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +16,7 @@ from cairn_api.core.errors import ApiError, ErrorAnswer, no_workflow, not_yet
 from cairn_api.core.labels import parse_labels
 from cairn_api.core.present import Links
 from cairn_api.core.submission import (
+    Accepted,
     accept,
     only_local_files_missing,
     parse_environment,
@@ -31,6 +32,7 @@ from cairn_api.handlers.context import (
 from cairn_api.store import NewSubmission
 from cairn_common.events import Envelope, WorkflowSubmitted, encode
 from cairn_common.spec import LoadedWorkflow, SpecError, WorkflowSpec
+from cairn_common.status import WorkflowStatus
 from cairn_common.telemetry import annotate_span, message_attributes, start_span
 
 SOURCE = "/api"
@@ -91,18 +93,13 @@ async def submit_workflow(
         more_environment = parse_environment(environment)
     else:
         raise ApiError("Submit either a workflow file or workflow_id, one of the two.", "USAGE")
-    await context.clusters.known(pool_name, context.settings.inventory_patience)
-    accepted = await _judge(
-        lambda: accept(
-            loaded,
-            pool=pool_name,
-            features=frozenset(context.settings.features),
-            nodes=context.inventory.nodes(pool_name),
-            labels=labels,
-            environment=more_environment,
-            template=template,
-        ),
-        len(loaded.rendered),
+    accepted = await _accept(
+        context,
+        loaded,
+        pool_name,
+        labels=labels,
+        environment=more_environment,
+        template=template,
     )
     if validation_only:
         return SubmitAnswer(
@@ -127,9 +124,76 @@ async def submit_workflow(
 
 
 @router.post("/api/pool/{pool_name}/workflow/{workflow_id}/restart", responses=REFUSED)
-async def restart_workflow(pool_name: str, workflow_id: str) -> SubmitAnswer:
-    """Run what failed of a workflow again: not executed by this installation yet."""
-    raise not_yet(f"Restarting {workflow_id} in pool {pool_name}")
+async def restart_workflow(
+    context: Ctx,
+    links: LinksOf,
+    user: User,
+    traceparent: Traceparent,
+    pool_name: str,
+    workflow_id: str,
+) -> SubmitAnswer:
+    """Run what did not complete of an ended workflow, as a new workflow.
+
+    Groups that completed are taken over with their outputs; all others run anew.
+    """
+    context.check_pool(pool_name)
+    earlier = await context.reader.workflow(workflow_id) if is_workflow_id(workflow_id) else None
+    if earlier is None:
+        raise no_workflow(workflow_id[:100])
+    if not earlier.status.final:
+        raise ApiError(
+            f"Workflow {workflow_id} is {earlier.status}: only an ended workflow can be restarted."
+            " Cancel it first.",
+            workflow=workflow_id,
+        )
+    if earlier.status is WorkflowStatus.COMPLETED:
+        raise ApiError(
+            f"Workflow {workflow_id} completed: nothing of it has failed."
+            " Submit it again to run all of it.",
+            workflow=workflow_id,
+        )
+    loaded = await _load_again(context, workflow_id)
+    accepted = await _accept(context, loaded, pool_name)
+    return await _submit(
+        context,
+        links,
+        NewSubmission(
+            accepted,
+            uuid.uuid4().hex,
+            user,
+            pool_name,
+            earlier.priority,
+            traceparent,
+            datetime.now(UTC),
+            workflow_id,
+            restarts=workflow_id,
+        ),
+    )
+
+
+async def _accept(
+    context: Context,
+    loaded: LoadedWorkflow,
+    pool: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    template: str | None = None,
+) -> Accepted:
+    """Judge a readable workflow by what this installation and the pool's clusters have."""
+    await context.clusters.known(pool, context.settings.inventory_patience)
+    return await _judge(
+        lambda: accept(
+            loaded,
+            pool=pool,
+            features=frozenset(context.settings.features),
+            nodes=context.inventory.nodes(pool),
+            labels=labels or {},
+            environment=environment or {},
+            template=template,
+        ),
+        len(loaded.rendered),
+    )
 
 
 async def _submit(context: Context, links: Links, new: NewSubmission) -> SubmitAnswer:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, not_, select
+from sqlalchemy import ColumnElement, Select, and_, func, not_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import col
 
@@ -22,6 +22,7 @@ from cairn_api.core.pools import UserProfile
 from cairn_api.store.database import session_of
 from cairn_api.store.tables import (
     GroupView,
+    HandoverRow,
     ProfileRow,
     SubmissionRow,
     TaskRequestRow,
@@ -98,6 +99,7 @@ _LISTED: tuple[Any, ...] = (
     col(SubmissionRow.pool),
     col(SubmissionRow.priority),
 )
+_NEWEST = (col(SubmissionRow.submitted_at).desc(), col(SubmissionRow.workflow).desc())
 _SAME_WORKFLOW = col(WorkflowView.id) == col(SubmissionRow.workflow)
 _OF_SUBMISSION = col(TaskView.workflow) == col(SubmissionRow.workflow)
 _REQUEST_OF_TASK = and_(
@@ -215,21 +217,17 @@ class Reader:
         conditions += [_selected(selector) for selector in wanted.labels]
         labels: Any = col(SubmissionRow.labels)
         conditions += [not_(labels.has_key(key)) for key in wanted.no_labels]
-        # Only PENDING can be a workflow that the engine does not have yet.
-        waiting = not wanted.statuses or WorkflowStatus.PENDING in wanted.statuses
+        ids = select(col(SubmissionRow.workflow)).where(*conditions)
         if wanted.statuses:
-            status = func.coalesce(col(WorkflowView.status), WorkflowStatus.PENDING.value)
-            conditions.append(
-                (status if waiting else col(WorkflowView.status)).in_(wanted.statuses)
-            )
+            ids = _of_statuses(ids, wanted.statuses)
+        # The page is chosen along an index by its ids alone; rows are read for the page only.
+        page = ids.order_by(*_NEWEST).limit(wanted.limit + 1).offset(wanted.offset).subquery("page")
         query = (
             select(*_WORKFLOW)
-            .select_from(SubmissionRow)
-            .join(WorkflowView, _SAME_WORKFLOW, isouter=waiting)
-            .where(*conditions)
-            .order_by(col(SubmissionRow.submitted_at).desc(), col(SubmissionRow.workflow).desc())
-            .limit(wanted.limit + 1)
-            .offset(wanted.offset)
+            .select_from(page)
+            .join(SubmissionRow, col(SubmissionRow.workflow) == page.c.workflow)
+            .outerjoin(WorkflowView, _SAME_WORKFLOW)
+            .order_by(*_NEWEST)
         )
         async with session_of(self._engine) as session:
             rows = (await session.execute(query)).all()
@@ -321,6 +319,30 @@ def _workflow(workflow: str) -> Select[Any]:
         .outerjoin(WorkflowView, _SAME_WORKFLOW)
         .where(col(SubmissionRow.workflow) == workflow)
     )
+
+
+def _of_statuses(ids: Select[Any], statuses: Sequence[str]) -> Select[Any]:
+    """Only those that have one of the statuses.
+
+    Workflows that have not ended are few among many that have: they are looked up first. Only
+    PENDING can be a workflow that the engine does not have yet; its submission is then on its way.
+    """
+    status = col(WorkflowView.status)
+    pending = WorkflowStatus.PENDING in statuses
+    if any(WorkflowStatus(name).final for name in statuses):
+        known: Any = func.coalesce(status, WorkflowStatus.PENDING.value) if pending else status
+        return ids.join(WorkflowView, _SAME_WORKFLOW, isouter=pending).where(known.in_(statuses))
+    live: Any = select(col(WorkflowView.id)).where(
+        col(WorkflowView.ended_at).is_(None), status.in_(statuses)
+    )
+    if pending:
+        on_its_way = (
+            select(col(HandoverRow.workflow))
+            .outerjoin(WorkflowView, col(WorkflowView.id) == col(HandoverRow.workflow))
+            .where(col(WorkflowView.id).is_(None))
+        )
+        live = union_all(live, on_its_way)
+    return ids.where(col(SubmissionRow.workflow).in_(live))
 
 
 def _submission_conditions(

@@ -50,6 +50,7 @@ class SubmissionRow(SQLModel, table=True):
     rendered: str
     template: str | None = None
     parent: str | None = None
+    restarts: str | None = None
     warnings: list[str] = Field(default=[], sa_column=Column(ARRAY(Text), nullable=False))
     tags: list[str] = Field(default=[], sa_column=Column(ARRAY(Text), nullable=False))
     cpu: int = Field(sa_type=BigInteger)

@@ -44,6 +44,7 @@ class NewSubmission:
     traceparent: str
     submitted_at: datetime
     parent: str | None = None
+    restarts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,7 @@ def _submission(workflow: str, new: NewSubmission) -> dict[str, Any]:
         "rendered": accepted.rendered,
         "template": accepted.template,
         "parent": new.parent,
+        "restarts": new.restarts,
         "warnings": list(accepted.warnings),
         "tags": [],
         **_request(accepted.request),

@@ -28,7 +28,7 @@ from cairn_engine.core.inputs import (
 )
 from cairn_engine.core.ledger import Ledger
 from cairn_engine.core.model import Group, Task, Workflow
-from cairn_engine.core.policy import Policy
+from cairn_engine.core.policy import Policy, PoolPolicy
 from cairn_engine.core.workflows import conclude
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Ledger",
     "Offer",
     "Policy",
+    "PoolPolicy",
     "RestartGroup",
     "Scheduled",
     "Started",

@@ -69,7 +69,7 @@ def _about_task(context: Context, workflow: Workflow, fact: TaskInput) -> None:
         case Finished():
             tasks.finished(context, workflow, group, task, fact)
         case Archived():
-            tasks.archived(context, task)
+            tasks.archived(context, group, task)
 
 
 def _about_group(context: Context, workflow: Workflow, input_: GroupInput) -> None:
@@ -93,6 +93,7 @@ def _about_group(context: Context, workflow: Workflow, input_: GroupInput) -> No
 
 
 def _unknown(decision: Decision, input_: Input | TaskInput | GroupInput, what: str) -> None:
+    fact = input_ if isinstance(input_, TaskInput) else None
     decision.effects.append(
-        Anomaly(input_.workflow, repr(input_), f"the engine knows no such {what}")
+        Anomaly(input_.workflow, repr(input_), f"the engine knows no such {what}", fact)
     )

@@ -55,6 +55,7 @@ def _place(context: Context, workflow: Workflow, group: Group, attempts: list[Ta
         task.status = TaskStatus.PROCESSING
         task.processing_at = context.now
         task.retry_at = None
+        task.cluster = group.cluster
         context.ledger.touch_task(task)
     group.offered += len(attempts)
     _send_offer(context, group, attempts)
@@ -68,6 +69,7 @@ def _send_offer(context: Context, group: Group, attempts: list[Task]) -> None:
     context.decision.effects.append(
         Place(
             group.workflow,
+            group.cluster,
             group.index,
             tuple((task.index, task.attempt) for task in attempts),
             group.offers,
@@ -137,7 +139,7 @@ def _stop_open_tasks(
     grace = 0.0 if force else context.policy.stop_grace
     running = [task for task in context.ledger.open_tasks_of(group) if task.status in _ON_A_NODE]
     _end_tasks(context, workflow, group, verdict, _OPEN if force else _OPEN - _ON_A_NODE)
-    _stop(context, running, group.message or "stopped", grace)
+    _stop(context, group, running, group.message or "stopped", grace)
     group.drain_deadline = context.now + timedelta(seconds=grace + context.policy.drain_patience)
 
 
@@ -156,7 +158,7 @@ def _end_tasks(
                 queued.append(task)
             task.message = group.message
             tasks.end_task(context, workflow, group, task, verdict, context.now, None)
-    _stop(context, queued, group.message or "stopped", 0.0)
+    _stop(context, group, queued, group.message or "stopped", 0.0)
 
 
 def restart(context: Context, workflow: Workflow, group: Group, message: str) -> None:
@@ -177,7 +179,7 @@ def restart(context: Context, workflow: Workflow, group: Group, message: str) ->
         else:
             stopped.append(task)
             tasks.reschedule(context, workflow, group, task, context.now, None)
-    _stop(context, stopped, message, context.policy.stop_grace)
+    _stop(context, group, stopped, message, context.policy.stop_grace)
     waiting = [task.retry_at for task in context.ledger.open_tasks_of(group) if task.retry_at]
     group.retry_at = max(waiting, default=context.now)
     group.drain_deadline = context.now + timedelta(
@@ -195,16 +197,15 @@ def _reopen(context: Context, workflow: Workflow, group: Group, task: Task) -> N
     context.ledger.touch_workflow(workflow)
 
 
-def _stop(context: Context, stopped: list[Task], cause: str, grace: float) -> None:
-    if stopped:
-        context.decision.effects.append(
-            Stop(
-                stopped[0].workflow,
-                tuple((task.index, task.name, task.attempt) for task in stopped),
-                cause,
-                grace,
-            )
-        )
+def _stop(context: Context, group: Group, stopped: list[Task], cause: str, grace: float) -> None:
+    clusters: dict[str, list[tuple[int, str, int]]] = {}
+    for task in stopped:
+        attempts = clusters.setdefault(task.cluster or group.cluster, [])
+        attempts.append((task.index, task.name, task.attempt))
+    context.decision.effects.extend(
+        Stop(group.workflow, cluster, tuple(attempts), cause, grace)
+        for cluster, attempts in clusters.items()
+    )
 
 
 def due(context: Context, workflow: Workflow, group: Group) -> None:
@@ -255,7 +256,7 @@ def _drain(context: Context, workflow: Workflow, group: Group) -> None:
         for task in context.ledger.open_tasks_of(group)
         if task.status is not TaskStatus.WAITING
     ]
-    _stop(context, silent, group.message or "stopped", 0.0)
+    _stop(context, group, silent, group.message or "stopped", 0.0)
     if group.verdict is None:
         for task in silent:
             task.message = "the cluster did not confirm that it stopped"

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from cairn_common.events import FinishReason
 from cairn_common.status import TaskStatus, WorkflowStatus
+from cairn_engine.core.model import Task
 
 # --- facts about one attempt: they need the attempt, its group and its workflow ---------------
 
@@ -36,9 +37,11 @@ class Scheduled(TaskInput):
 
 @dataclass(frozen=True, slots=True)
 class Started(TaskInput):
-    """The user's command runs."""
+    """The user's command runs. `accepted_at` and `scheduled_at` if these were no facts before."""
 
     node: str | None = None
+    accepted_at: datetime | None = None
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,9 @@ class Finished(TaskInput):
     node: str | None = None
     started_at: datetime | None = None
     log_lines: int = 0
+    restarts: int = 0
+    accepted_at: datetime | None = None
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,7 @@ class Place:
     """Tell the cluster to run these attempts (task index, attempt) of a group."""
 
     workflow: str
+    cluster: str
     group: int
     attempts: tuple[tuple[int, int], ...]
     offer: int
@@ -150,6 +157,7 @@ class Stop:
     """Tell the cluster to end these attempts (task index, task name, attempt)."""
 
     workflow: str
+    cluster: str
     attempts: tuple[tuple[int, str, int], ...]
     cause: str
     grace_seconds: float
@@ -160,6 +168,7 @@ class Settle:
     """Tell the cluster that it may forget these attempts."""
 
     workflow: str
+    cluster: str
     attempts: tuple[tuple[int, str, int], ...]
 
 
@@ -180,6 +189,7 @@ class Anomaly:
     workflow: str
     what: str
     story: str
+    fact: TaskInput | None = None
 
 
 Effect: TypeAlias = Place | Stop | Settle | Announce | Anomaly
@@ -187,7 +197,8 @@ Effect: TypeAlias = Place | Stop | Settle | Announce | Anomaly
 
 @dataclass(slots=True)
 class Decision:
-    """What follows from inputs, in order."""
+    """What follows from inputs, in order, and the attempts that have ended by it."""
 
     effects: list[Effect] = field(default_factory=list)
     follow_ups: list[FollowUp] = field(default_factory=list)
+    ended: list[Task] = field(default_factory=list)

@@ -1,17 +1,22 @@
-"""The entities that a batch of inputs is about, and which of them have changed."""
+"""The entities that decisions are about, and which of them have changed since the last commit.
+
+A ledger outlives its batch: what is in it need not be loaded again, as long as nobody else may
+write it. It is bounded; whatever is not in it can be loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from cairn_common.status import TaskStatus
 from cairn_engine.core.model import Group, Task, Workflow
 
 
 class Ledger:
     """A working set: loaded before decisions, written back after them.
 
-    `current` maps a task to the number of its newest attempt; `whole` names the groups of which
-    every newest attempt is loaded.
+    `current` maps a task to the number of its newest attempt here, which for a group in `whole`
+    is its newest attempt of all.
     """
 
     def __init__(self) -> None:
@@ -27,6 +32,8 @@ class Ledger:
         self.changed_tasks: set[tuple[str, int, int]] = set()
         self.new_tasks: set[tuple[str, int, int]] = set()
 
+    # --- what is here ----------------------------------------------------------------------
+
     def add_task(self, task: Task) -> None:
         """Take a loaded attempt in; what is here already is newer and stays."""
         if self.tasks.setdefault(task.key, task) is task:
@@ -39,6 +46,26 @@ class Ledger:
         self.tasks[task.key] = task
         self.current[task.workflow, task.index] = task.attempt
         self.new_tasks.add(task.key)
+
+    def tasks_of(self, group: Group) -> Iterator[Task]:
+        """The newest attempt of each task of a whole group, in order."""
+        for index in range(group.first_task, group.first_task + group.size):
+            yield self.tasks[group.workflow, index, self.current[group.workflow, index]]
+
+    def open_tasks_of(self, group: Group) -> list[Task]:
+        """Those of them that have not ended."""
+        return [task for task in self.tasks_of(group) if not task.status.final]
+
+    def completed_attempt(self, workflow: str, index: int) -> Task | None:
+        """A task's newest attempt, if it is here and has completed."""
+        task = self.tasks.get((workflow, index, self.current.get((workflow, index), -1)))
+        return task if task is not None and task.status is TaskStatus.COMPLETED else None
+
+    def mark_whole(self, keys: Iterable[tuple[str, int]]) -> None:
+        """Remember that every newest attempt of these groups is here."""
+        self.whole.update(keys)
+
+    # --- what has changed ------------------------------------------------------------------
 
     def touch_task(self, task: Task) -> None:
         """Remember that an attempt has changed."""
@@ -53,19 +80,54 @@ class Ledger:
         """Remember that a workflow has changed."""
         self.changed_workflows.add(workflow.id)
 
-    def tasks_of(self, group: Group) -> Iterator[Task]:
-        """The newest attempt of each task of a whole group, in order."""
+    def committed(self) -> None:
+        """All that has changed is stored."""
+        for names in (
+            self.changed_workflows,
+            self.changed_groups,
+            self.changed_tasks,
+            self.new_tasks,
+            self.recounted,
+            self.pages,
+        ):
+            names.clear()
+
+    # --- what may go -----------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Drop everything: it may not be what is stored."""
+        for collection in (self.workflows, self.groups, self.tasks, self.current, self.whole):
+            collection.clear()
+        self.committed()
+
+    def drop_settled(self) -> None:
+        """Drop the groups that have just changed and of which nothing more will be heard."""
+        for key in self.changed_groups | {(t[0], self.tasks[t].group) for t in self.changed_tasks}:
+            group = self.groups.get(key)
+            if group is None or not group.status.final or key not in self.whole:
+                continue
+            if all(task.archived and task.reported for task in self.tasks_of(group)):
+                self._drop_group(group)
+        for name in self.changed_workflows:
+            if self.workflows[name].status.final:
+                del self.workflows[name]
+
+    def shrink(self, tasks: int) -> None:
+        """Drop the groups that came first until at most so many attempts are left."""
+        if len(self.tasks) <= tasks:
+            return
+        for group in list(self.groups.values()):
+            self._drop_group(group)
+            if len(self.tasks) <= tasks // 2:
+                break
+        used = {workflow for workflow, _ in self.groups}
+        for name in self.workflows.keys() - used:
+            del self.workflows[name]
+
+    def _drop_group(self, group: Group) -> None:
+        key = (group.workflow, group.index)
+        del self.groups[key]
+        self.whole.discard(key)
         for index in range(group.first_task, group.first_task + group.size):
-            yield self.tasks[group.workflow, index, self.current[group.workflow, index]]
-
-    def open_tasks_of(self, group: Group) -> list[Task]:
-        """Those of them that have not ended."""
-        return [task for task in self.tasks_of(group) if not task.status.final]
-
-    def lacks_group(self, workflow: str, index: int) -> bool:
-        """Whether the group and all its newest attempts must still be loaded."""
-        return (workflow, index) not in self.whole
-
-    def mark_whole(self, keys: Iterable[tuple[str, int]]) -> None:
-        """Remember that every newest attempt of these groups is here."""
-        self.whole.update(keys)
+            for attempt in range(self.current.pop((group.workflow, index), -1) + 1):
+                self.tasks.pop((group.workflow, index, attempt), None)

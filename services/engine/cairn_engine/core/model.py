@@ -24,7 +24,7 @@ class Workflow:
     submitted_at: datetime
     groups_total: int
     groups_open: int
-    max_retries: int
+    parent: str | None = None
     traceparent: str | None = None
     groups_active: int = 0
     tasks_completed: int = 0
@@ -45,7 +45,8 @@ class Group:
     `unmet` counts the upstream groups that have not completed. `offered` counts its tasks in
     PROCESSING, `open` those that have not ended. `tally` counts the ended tasks that decide the
     group's own status. While `verdict` is set, the group's end is decided and its last tasks are
-    being stopped; while `restarting` is set, they are being stopped to start again.
+    being stopped; while `restarting` is set, they are being stopped to start again. `cluster` is
+    where its next attempts go.
     Each clock is the moment at which something is due; `due_at` is the next of them.
     """
 
@@ -60,6 +61,7 @@ class Group:
     size: int
     open: int
     lead: int
+    cluster: str
     ignore_nonlead: bool = True
     exec_timeout: float | None = None
     queue_timeout: float | None = None
@@ -100,7 +102,11 @@ class Group:
 
 @dataclass(slots=True)
 class Task:
-    """One attempt of a task. The attempt's number is a fencing token: see DESIGN, rule 5."""
+    """One attempt of a task. The attempt's number is a fencing token: see DESIGN, rule 5.
+
+    `max_retries` is how many attempts may follow the first; `cluster` where the attempt was
+    offered; `location` the key of its outputs, where an earlier workflow made them.
+    """
 
     workflow: str
     index: int
@@ -110,6 +116,7 @@ class Task:
     uuid: str
     lead: bool
     status: TaskStatus
+    max_retries: int
     exit_actions: list[tuple[str, int, int]] | None = None
     exit_code: int | None = None
     reason: str | None = None
@@ -123,6 +130,8 @@ class Task:
     retry_at: datetime | None = None
     archived: bool = False
     reported: bool = False  # the cluster itself has said that the attempt ended
+    cluster: str | None = None
+    location: str | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -140,6 +149,7 @@ class Task:
             uuid=self.uuid,
             lead=self.lead,
             status=TaskStatus.WAITING,
+            max_retries=self.max_retries,
             exit_actions=self.exit_actions,
             retry_at=retry_at,
         )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from cairn_common.spec.graph import GroupNode, build_graph
 from cairn_common.spec.models import GroupSpec, TaskInput, TaskSpec, UrlOutput, WorkflowSpec
 from cairn_common.status import TaskStatus, WorkflowStatus
 from cairn_engine.core.inputs import Offer
 from cairn_engine.core.model import Group, Task, Workflow
+from cairn_engine.core.policy import ExitRule, Policy
+
+Finished: TypeAlias = dict[str, dict[str, Task]]
+"""Groups that need not run again, by name: the last attempt of each of their tasks, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,11 @@ class Plan:
     """The rows of a new workflow; `bodies` are the unchanging parts of its groups' placements."""
 
     workflow: Workflow
+    name: str
+    user: str
+    pool: str
+    priority: str
+    labels: dict[str, str]
     exec_timeout: float | None
     queue_timeout: float | None
     groups: list[Group]
@@ -29,7 +38,11 @@ class Plan:
     @property
     def roots(self) -> list[Offer]:
         """The groups that wait for nothing."""
-        return [Offer(group.workflow, group.index) for group in self.groups if not group.unmet]
+        return [
+            Offer(group.workflow, group.index)
+            for group in self.groups
+            if not group.unmet and not group.status.final
+        ]
 
 
 def make_plan(
@@ -44,8 +57,21 @@ def make_plan(
     submitted_at: datetime,
     traceparent: str | None,
     max_retries: int,
+    policy: Policy | None = None,
+    exit_actions: Sequence[ExitRule] = (),
+    labels: dict[str, str] | None = None,
+    parent: str | None = None,
+    finished: Finished | None = None,
 ) -> Plan:
     """Build the graph and lay out its entities, linear in the size of the specification.
+
+    Args:
+        spec: what was submitted; the other arguments are how and by whom.
+        max_retries: of tasks that do not say it themselves.
+        policy: whose back-off is that of restarts, too.
+        exit_actions: the pool's, which come after each task's own.
+        parent: the earlier workflow that this one restarts.
+        finished: what of that one is taken over as it is.
 
     Raises:
         SpecError: the graph has a cycle or an input that points nowhere.
@@ -56,6 +82,12 @@ def make_plan(
     groups: list[Group] = []
     tasks: list[Task] = []
     bodies: list[dict[str, Any]] = []
+    taken_over = {
+        node.index
+        for node in graph.groups
+        if (known := (finished or {}).get(node.name))
+        and known.keys() >= {task.name for task in node.tasks}
+    }
     for node, group_spec in zip(graph.groups, spec.all_groups, strict=True):
         group_uuid = f"{uuid[:16]}{node.index:08x}"
         groups.append(
@@ -65,12 +97,13 @@ def make_plan(
                 name=node.name,
                 uuid=group_uuid,
                 status=TaskStatus.WAITING,
-                unmet=len(node.upstream),
+                unmet=sum(index not in taken_over for index in node.upstream),
                 downstream=list(node.downstream),
                 first_task=node.tasks[0].index,
                 size=len(node.tasks),
                 open=len(node.tasks),
                 lead=next(task.index for task in node.tasks if task.lead),
+                cluster=cluster,
                 ignore_nonlead=group_spec.ignore_nonlead_status,
                 exec_timeout=exec_timeout,
                 queue_timeout=queue_timeout,
@@ -87,9 +120,12 @@ def make_plan(
                     uuid=_task_uuid(uuid, task_node.index),
                     lead=task_node.lead,
                     status=TaskStatus.WAITING,
-                    exit_actions=_exit_actions(task_spec),
+                    max_retries=_either(task_spec.max_retries, max_retries),
+                    exit_actions=[*_exit_actions(task_spec), *exit_actions] or None,
                 )
             )
+        if finished and node.index in taken_over:
+            _take_over(groups[-1], tasks[-len(node.tasks) :], finished[node.name])
         bodies.append(
             {
                 "workflow": workflow,
@@ -101,7 +137,9 @@ def make_plan(
                 "user": user,
                 "pool": pool,
                 "priority": priority,
-                "tasks": _task_bodies(spec, group_spec, node, uuid),
+                "tasks": _task_bodies(
+                    spec, group_spec, node, tasks[-len(node.tasks) :], policy or Policy()
+                ),
             }
         )
     return Plan(
@@ -112,10 +150,17 @@ def make_plan(
             cluster=cluster,
             submitted_at=submitted_at,
             groups_total=len(groups),
-            groups_open=len(groups),
-            max_retries=max_retries,
+            groups_open=len(groups) - len(taken_over),
+            parent=parent,
             traceparent=traceparent,
+            tasks_completed=sum(task.status is TaskStatus.COMPLETED for task in tasks),
+            tasks_failed=sum(task.status.failed for task in tasks),
         ),
+        name=spec.name,
+        user=user,
+        pool=pool,
+        priority=priority,
+        labels=labels or {},
         exec_timeout=exec_timeout,
         queue_timeout=queue_timeout,
         groups=groups,
@@ -123,6 +168,29 @@ def make_plan(
         tasks=tasks,
         bodies=bodies,
     )
+
+
+def _take_over(group: Group, tasks: list[Task], known: dict[str, Task]) -> None:
+    """Give a new group and its tasks the end that they had in an earlier workflow."""
+    for task in tasks:
+        earlier = known[task.name]
+        for name in _TAKEN_OVER:
+            setattr(task, name, getattr(earlier, name))
+        task.archived = task.reported = True
+    group.status = TaskStatus.COMPLETED
+    group.open = 0
+    group.started_at = min((t.started_at for t in tasks if t.started_at), default=None)
+    group.ended_at = max((t.ended_at for t in tasks if t.ended_at), default=None)
+
+
+_TAKEN_OVER = (
+    "attempt", "status", "exit_code", "reason", "message", "node", "processing_at",
+    "scheduling_at", "initializing_at", "started_at", "ended_at", "cluster", "location",
+)  # fmt: skip
+
+
+def _either(own: int | None, usual: int) -> int:
+    return usual if own is None else own
 
 
 def _seconds(duration: timedelta | None) -> float | None:
@@ -133,23 +201,40 @@ def _task_uuid(workflow_uuid: str, index: int) -> str:
     return f"{workflow_uuid[:16]}{index:016x}"
 
 
-def _exit_actions(task: TaskSpec) -> list[tuple[str, int, int]] | None:
+def _exit_actions(task: TaskSpec) -> list[ExitRule]:
     return [
         (action, low, high) for action, ranges in task.exit_actions.items() for low, high in ranges
-    ] or None
+    ]
+
+
+def _restart(rules: Sequence[ExitRule], limit: int, policy: Policy) -> dict[str, Any] | None:
+    """What the cluster does about RESTART by itself: see `RestartPolicy` of the catalogue."""
+    codes = [(low, high) for action, low, high in rules if action == "RESTART"]
+    if not codes or not limit:
+        return None
+    return {
+        "exit_codes": codes,
+        "limit": limit,
+        "backoff_seconds": policy.backoff_base,
+        "backoff_max_seconds": policy.backoff_max,
+    }
 
 
 def _task_bodies(
-    spec: WorkflowSpec, group: GroupSpec, node: GroupNode, uuid: str
+    spec: WorkflowSpec,
+    group: GroupSpec,
+    node: GroupNode,
+    planned: Sequence[Task],
+    policy: Policy,
 ) -> list[dict[str, Any]]:
     bodies = []
-    for task_node, task in zip(node.tasks, group.tasks, strict=True):
+    for task_node, task, plan in zip(node.tasks, group.tasks, planned, strict=True):
         resource = spec.resource_of(task)
         sources = iter(task_node.inputs)
         body: dict[str, Any] = {
             "index": task_node.index,
             "name": task.name,
-            "uuid": _task_uuid(uuid, task_node.index),
+            "uuid": plan.uuid,
             "image": task.image,
             "command": list(task.command),
             "resources": {
@@ -162,6 +247,7 @@ def _task_bodies(
         }
         optional: dict[str, Any] = {
             "lead": task.lead,
+            "restart": _restart(plan.exit_actions or (), plan.max_retries, policy),
             "args": list(task.args),
             "environment": dict(task.environment),
             "files": [
@@ -170,14 +256,14 @@ def _task_bodies(
             ],
             "inputs": [
                 {"task": source.task, "source": next(sources), "regex": source.regex}
-                if isinstance(source, TaskInput)
+                if type(source) is TaskInput
                 else {"url": getattr(source, "url", None), "regex": getattr(source, "regex", None)}
                 for source in task.inputs
             ],
             "outputs": [
                 {"url": target.url, "regex": target.regex}
                 for target in task.outputs
-                if isinstance(target, UrlOutput)
+                if type(target) is UrlOutput
             ],
         }
         body |= {name: value for name, value in optional.items() if value}
@@ -188,14 +274,15 @@ def _task_bodies(
 def complete_body(
     body: Mapping[str, Any],
     attempts: Mapping[int, int],
-    completed: Mapping[int, int],
+    completed: Mapping[tuple[str, int], tuple[int, str | None]],
 ) -> dict[str, Any]:
     """A placement of some tasks of a group: the stored body with what was open until now.
 
     Args:
         body: as `make_plan` made it.
         attempts: task index to the attempt to place; tasks that are not in it are left out.
-        completed: task index of an upstream task to the attempt that left the outputs.
+        completed: workflow and index of an upstream task to the attempt that left the outputs,
+            and where, if that is not the usual place.
     """
     uuid = body["workflow_uuid"]
     tasks = []
@@ -212,14 +299,21 @@ def complete_body(
                 else {
                     "task": source["task"],
                     "regex": source["regex"],
-                    "location": location_of(
-                        uuid, source["task"], completed.get(source["source"], 0)
+                    "location": _source(
+                        uuid,
+                        source["task"],
+                        completed.get((body["workflow"], source["source"])),
                     ),
                 }
                 for source in task["inputs"]
             ]
         tasks.append(placed)
     return {**body, "tasks": tasks}
+
+
+def _source(uuid: str, task: str, completed: tuple[int, str | None] | None) -> str:
+    attempt, location = completed or (0, None)
+    return location or location_of(uuid, task, attempt)
 
 
 def sources_of(body: Mapping[str, Any]) -> set[int]:

@@ -5,6 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeAlias
+
+ExitRule: TypeAlias = tuple[str, int, int]
+"""An exit action and a range of exit codes, both ends included."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPolicy:
+    """What goes for all workflows of a pool that do not say otherwise."""
+
+    cluster: str
+    max_retries: int
+    exit_actions: tuple[ExitRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

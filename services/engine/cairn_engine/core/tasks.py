@@ -64,8 +64,15 @@ def started(context: Context, workflow: Workflow, group: Group, task: Task, fact
     """The user's command runs."""
     if _advance(context, group, task, TaskStatus.RUNNING, fact):
         task.started_at = fact.at
+        _catch_up(task, fact)
         task.node = fact.node or task.node
         _mark_running(context, workflow, group, fact.at)
+
+
+def _catch_up(task: Task, fact: Started | Finished) -> None:
+    """Note what was not said in facts of its own."""
+    task.scheduling_at = task.scheduling_at or fact.accepted_at
+    task.initializing_at = task.initializing_at or fact.scheduled_at
 
 
 def _mark_running(context: Context, workflow: Workflow, group: Group, at: datetime) -> None:
@@ -112,6 +119,7 @@ def _stop_again(context: Context, group: Group, task: Task) -> None:
         context.decision.effects.append(
             Stop(
                 task.workflow,
+                task.cluster or group.cluster,
                 ((task.index, task.name, task.attempt),),
                 group.message or f"the attempt is {task.status}",
                 context.policy.stop_grace,
@@ -119,18 +127,20 @@ def _stop_again(context: Context, group: Group, task: Task) -> None:
         )
 
 
-def archived(context: Context, task: Task) -> None:
+def archived(context: Context, group: Group, task: Task) -> None:
     """The attempt's log is safe; with its outcome stored too, the cluster may forget it."""
     if not task.archived:
         task.archived = True
         context.ledger.touch_task(task)
     if task.status.final:
-        settle(context, task)
+        settle(context, group, task)
 
 
-def settle(context: Context, task: Task) -> None:
+def settle(context: Context, group: Group, task: Task) -> None:
     """Tell the cluster that it may forget an attempt."""
-    context.decision.effects.append(Settle(task.workflow, ((task.index, task.name, task.attempt),)))
+    attempts = ((task.index, task.name, task.attempt),)
+    cluster = task.cluster or group.cluster
+    context.decision.effects.append(Settle(task.workflow, cluster, attempts))
 
 
 def finished(
@@ -145,8 +155,9 @@ def finished(
         context.ledger.touch_task(task)
     if task.status.final:
         if task.archived:
-            settle(context, task)
+            settle(context, group, task)
         return
+    _catch_up(task, fact)
     if fact.started_at is not None and task.started_at is None:
         task.started_at = fact.started_at
         _mark_running(context, workflow, group, fact.started_at)
@@ -155,13 +166,18 @@ def finished(
     task.message = fact.message
     _conclude(context, workflow, group, task, fact)
     if task.archived:
-        settle(context, task)
+        settle(context, group, task)
 
 
 def _conclude(
     context: Context, workflow: Workflow, group: Group, task: Task, fact: Finished
 ) -> None:
-    verdict = judge(fact.reason, fact.exit_code, task.exit_actions)
+    verdict = judge(
+        fact.reason,
+        fact.exit_code,
+        task.exit_actions,
+        restarts_left=fact.restarts < task.max_retries,
+    )
     stopped = fact.reason is FinishReason.STOPPED
     if group.verdict is not None:
         status = group.verdict if stopped or verdict.retry else verdict.status
@@ -174,7 +190,7 @@ def _conclude(
         else:
             end_task(context, workflow, group, task, verdict.status, fact.at, verdict.exit_code)
             _react_to_failure(context, group, task)
-    elif verdict.retry and task.attempt < workflow.max_retries and workflow.cancel_by is None:
+    elif verdict.retry and task.attempt < task.max_retries and workflow.cancel_by is None:
         reschedule(context, workflow, group, task, fact.at, verdict.exit_code)
         if not group.ignore_nonlead and group.size > 1:
             context.decision.follow_ups.append(
@@ -217,6 +233,7 @@ def end_task(
     task.ended_at = at
     task.retry_at = None
     group.open -= 1
+    context.decision.ended.append(task)
     if task.lead or not group.ignore_nonlead:
         group.tally[status.value] = group.tally.get(status, 0) + 1
         if status.failed and group.message is None:
@@ -244,6 +261,7 @@ def reschedule(
     task.status = TaskStatus.RESCHEDULED
     task.exit_code = exit_code
     task.ended_at = at
+    context.decision.ended.append(task)
     context.ledger.touch_task(task)
     retry_at = context.now + context.policy.backoff(task.uuid, task.attempt)
     context.ledger.create_task(task.successor(retry_at))

@@ -1,9 +1,9 @@
-"""One batch: decided in one transaction, whatever it consists of."""
+"""One batch: loaded, decided, and stored in one transaction, whatever it consists of."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,32 +22,26 @@ from cairn_engine.core import (
     Ledger,
     Offer,
     Policy,
+    PoolPolicy,
     RestartGroup,
     TaskInput,
     Wake,
     conclude,
     decide,
 )
-from cairn_engine.core.inputs import Anomaly, CancelRequested, FollowUp
+from cairn_engine.core.inputs import Anomaly, CancelRequested, FollowUp, Settle
 from cairn_engine.core.plan import Plan, make_plan
 from cairn_engine.handlers.announce import Announcer
 from cairn_engine.handlers.spans import EndSpans
-from cairn_engine.store import Store, Submission, Transaction
+from cairn_engine.store import Store, Submission, Writes
 
 log = structlog.get_logger(__name__)
 
 _FOLLOW_UPS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Offer, Wake, Block, EndGroup, RestartGroup, CancelPage)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What is to be decided together."""
-
-    submissions: Sequence[str] = ()
-    inputs: Sequence[Input] = ()
-    take_follow_ups: bool = False
+_REMEMBERED_ATTEMPTS = 20_000
+_SMALL = 500  # tasks of a workflow
 
 
 @dataclass(slots=True)
@@ -57,100 +51,168 @@ class Result:
     envelopes: list[Envelope] = field(default_factory=list)
     outbox: int | None = None
     more_follow_ups: bool = False
-    next_due: datetime | None = None
+    clocks: dict[tuple[str, int], datetime | None] = field(default_factory=dict)
+    settled: list[Settle] = field(default_factory=list)
     traceparents: dict[str, str] = field(default_factory=dict)  # of workflows, where spans are made
+    anomalies: list[Anomaly] = field(default_factory=list)
+    unsubmitted: frozenset[str] = frozenset()  # announced, and not to be found
 
 
 class BatchHandler:
-    """Decides batches.
+    """Decides batches about the partitions of one lane, one batch at a time.
+
+    What was loaded is remembered for the next batch. After a failure nothing is: the memory may
+    be ahead of the database then.
 
     Args:
         store: where state is.
+        announcer: makes events.
         policy: the numbers.
-        pools: which cluster serves which pool.
-        max_retries: how often a task is tried again.
+        pool: the rules of the pool with a name.
     """
 
     def __init__(
-        self, store: Store, policy: Policy, pools: dict[str, str], max_retries: int
+        self,
+        store: Store,
+        announcer: Announcer,
+        policy: Policy,
+        pool: Callable[[str], PoolPolicy],
     ) -> None:
         self._store = store
+        self._announcer = announcer
         self._policy = policy
-        self._pools = pools
-        self._max_retries = max_retries
-        self._announcer = Announcer()
+        self._pool = pool
+        self._ledger = Ledger()
+
+    def forget(self) -> None:
+        """Load everything anew from now on: somebody else may have written it."""
+        self._ledger.forget()
+
+    async def submit(
+        self, ids: Sequence[str], epochs: Mapping[int, int], forget: Sequence[int] = ()
+    ) -> Result:
+        """Take in submitted workflows and offer what waits for nothing.
+
+        Raises:
+            FencedError: one of the partitions is somebody else's; nothing was stored.
+        """
+        now = datetime.now(UTC)
+        decision = Decision()
+        writes = Writes(forget=forget)
+        try:
+            for submission in await self._store.load_submissions(sorted(set(ids))):
+                plan = await self._plan(submission)
+                writes.plans.append(plan)
+                self._remember(plan)
+                decision.follow_ups.extend(plan.roots)
+            await self._follow(decision, writes, now)
+            announced = [self._announcer.submitted(plan.workflow, now) for plan in writes.plans]
+            unsubmitted = await self._unsubmitted(ids)
+            result = await self._commit(decision, writes, epochs, now, announced)
+            result.unsubmitted = unsubmitted
+        except BaseException:
+            self._ledger.forget()
+            raise
+        return result
+
+    async def _unsubmitted(self, ids: Sequence[str]) -> frozenset[str]:
+        """Which of these workflows neither are known nor have been submitted."""
+        ledger = self._ledger
+        doubtful = set(ids) - ledger.workflows.keys()
+        if doubtful:
+            await self._store.load_workflows(ledger, doubtful)
+        return frozenset(doubtful - ledger.workflows.keys())
 
     async def handle(
-        self, batch: Batch, epochs: dict[int, int], forget: Sequence[int] = ()
+        self,
+        inputs: Sequence[Input],
+        epochs: Mapping[int, int],
+        *,
+        take_follow_ups: bool = False,
+        forget: Sequence[int] = (),
     ) -> Result:
         """Decide a batch and store the decision.
 
         Args:
-            batch: what is to be decided.
+            inputs: what is to be decided.
             epochs: the epochs of the partitions that the batch is about.
+            take_follow_ups: go on with what earlier batches have put off.
             forget: outbox entries that have been sent.
 
         Raises:
             FencedError: one of the partitions is somebody else's; nothing was stored.
         """
         now = datetime.now(UTC)
-        ledger = Ledger()
         decision = Decision()
-        result = Result()
-        spans = EndSpans(ledger) if tracing_enabled() else None
-        async with self._store.transaction(epochs) as transaction:
-            inputs: list[Input] = []
-            if batch.submissions:
-                result.envelopes += await self._submit(
-                    transaction, ledger, batch.submissions, decision, now
-                )
-            if batch.take_follow_ups:
+        writes = Writes(forget=forget)
+        try:
+            more = False
+            if take_follow_ups:
                 limit = 2 * self._policy.page
-                stored = await transaction.take_follow_ups(list(epochs), limit)
-                result.more_follow_ups = len(stored) == limit
-                inputs += [_restore(body) for body in stored]
-            inputs += batch.inputs
-            await self._decide(transaction, ledger, inputs, decision, now, spans)
-            result.more_follow_ups |= await self._follow(transaction, ledger, decision, now, spans)
-            conclude(ledger, now, decision)
-            await transaction.save(ledger)
-            anomalies = [e for e in decision.effects if isinstance(e, Anomaly)]
-            if anomalies:
-                await transaction.record(now, anomalies)
-                log.warning("anomalies recorded", number=len(anomalies), first=anomalies[0].what)
-            result.envelopes += await self._announcer.envelopes(
-                transaction, ledger, decision.effects, now
-            )
-            if result.envelopes:
-                result.outbox = await transaction.put_in_outbox(result.envelopes, forget)
-        result.next_due = min(
-            (due for key in ledger.changed_groups if (due := ledger.groups[key].due_at)),
-            default=None,
-        )
-        if spans is not None:
-            result.traceparents = spans.record(decision)
+                stored = await self._store.load_follow_ups(list(epochs), limit)
+                more = len(stored) == limit
+                writes.taken = list(stored)
+                inputs = [*map(_restore, stored.values()), *inputs]
+            await self._decide(inputs, decision, now)
+            await self._follow(decision, writes, now)
+            result = await self._commit(decision, writes, epochs, now, [])
+            result.more_follow_ups = more or bool(writes.put_off)
+        except BaseException:
+            self._ledger.forget()
+            raise
         return result
 
-    async def _submit(
+    async def _commit(
         self,
-        transaction: Transaction,
-        ledger: Ledger,
-        ids: Sequence[str],
         decision: Decision,
+        writes: Writes,
+        epochs: Mapping[int, int],
         now: datetime,
-    ) -> list[Envelope]:
-        submissions = await transaction.load_submissions(sorted(set(ids)))
-        plans = [(submission, self._plan(submission)) for submission in submissions]
-        if plans:
-            await transaction.insert(plans)
-        envelopes = []
-        for _, plan in plans:
-            ledger.workflows[plan.workflow.id] = plan.workflow
-            envelopes.append(self._announcer.submitted(plan.workflow, now))
-            decision.follow_ups.extend(plan.roots)
-        return envelopes
+        announced: list[Envelope],
+    ) -> Result:
+        ledger = self._ledger
+        conclude(ledger, now, decision)
+        writes.anomalies = [e for e in decision.effects if isinstance(e, Anomaly)]
+        if writes.anomalies:
+            first = writes.anomalies[0]
+            log.warning("anomalies recorded", number=len(writes.anomalies), first=first.what)
+        bodies = {
+            (plan.workflow.id, index): plan.bodies[index]
+            for plan in writes.plans
+            for index in (root.group for root in plan.roots)
+        }
+        envelopes = announced + await self._announcer.envelopes(
+            ledger, decision.effects, now, bodies
+        )
+        writes.envelopes = envelopes
+        clocks = {key: ledger.groups[key].due_at for key in ledger.changed_groups}
+        if writes.plans:  # all that has changed is inserted as it is now
+            ledger.committed()
+        spans = EndSpans(ledger, decision) if tracing_enabled() else None
+        outbox = await self._store.commit(epochs, ledger, writes)
+        if spans is not None:
+            spans.record()
+        if not writes.plans:
+            ledger.drop_settled()
+        ledger.committed()
+        ledger.shrink(_REMEMBERED_ATTEMPTS)
+        settled = [effect for effect in decision.effects if isinstance(effect, Settle)]
+        traceparents = spans.traceparents if spans is not None else {}
+        return Result(
+            envelopes,
+            outbox,
+            bool(writes.put_off),
+            clocks,
+            settled,
+            traceparents,
+            writes.anomalies,
+        )
 
-    def _plan(self, submission: Submission) -> Plan:
+    async def _plan(self, submission: Submission) -> Plan:
+        pool = self._pool(submission.pool)
+        finished = None
+        if submission.restarts is not None:
+            finished = await self._store.load_finished(submission.restarts)
         return make_plan(
             WorkflowSpec.model_validate_json(submission.spec),
             workflow=submission.workflow,
@@ -158,65 +220,63 @@ class BatchHandler:
             user=submission.user,
             pool=submission.pool,
             priority=submission.priority,
-            cluster=self._pools.get(submission.pool, submission.pool),
+            labels=submission.labels,
+            cluster=pool.cluster,
             submitted_at=submission.submitted_at,
             traceparent=submission.traceparent,
-            max_retries=self._max_retries,
+            max_retries=pool.max_retries,
+            policy=self._policy,
+            exit_actions=pool.exit_actions,
+            parent=submission.restarts,
+            finished=finished,
         )
 
-    async def _decide(
-        self,
-        transaction: Transaction,
-        ledger: Ledger,
-        inputs: Sequence[Input],
-        decision: Decision,
-        now: datetime,
-        spans: EndSpans | None,
-    ) -> None:
+    def _remember(self, plan: Plan) -> None:
+        """What is at hand need not be loaded: of a large workflow what is offered at once."""
+        ledger = self._ledger
+        ledger.workflows[plan.workflow.id] = plan.workflow
+        if len(plan.tasks) <= _SMALL:
+            groups = plan.groups
+        else:
+            groups = [plan.groups[root.group] for root in plan.roots]
+        for group in groups:
+            ledger.groups[group.workflow, group.index] = group
+            for task in plan.tasks[group.first_task : group.first_task + group.size]:
+                ledger.add_task(task)
+        ledger.mark_whole((group.workflow, group.index) for group in groups)
+
+    async def _decide(self, inputs: Sequence[Input], decision: Decision, now: datetime) -> None:
         """Load what the inputs are about, then decide each."""
+        ledger, store = self._ledger, self._store
         tasks = []
         groups = []
         for input_ in inputs:
             if isinstance(input_, TaskInput):
                 tasks.append((input_.workflow, input_.index, input_.attempt))
             elif isinstance(input_, CancelPage):
-                await transaction.load_page(
-                    ledger, input_.workflow, input_.first, self._policy.page
-                )
+                await store.load_page(ledger, input_.workflow, input_.first, self._policy.page)
             elif not isinstance(input_, CancelRequested):
                 groups.append((input_.workflow, input_.group))
-        await transaction.load_tasks(ledger, tasks)
-        await transaction.load_whole_groups(ledger, groups)
-        await transaction.load_workflows(ledger, (input_.workflow for input_ in inputs))
-        if spans is not None:
-            spans.look()
+        if tasks:
+            await store.load_tasks(ledger, tasks)
+        if groups:
+            await store.load_whole_groups(ledger, groups)
+        await store.load_workflows(ledger, (input_.workflow for input_ in inputs))
         for input_ in inputs:
             decide(ledger, input_, now, self._policy, decision)
 
-    async def _follow(
-        self,
-        transaction: Transaction,
-        ledger: Ledger,
-        decision: Decision,
-        now: datetime,
-        spans: EndSpans | None,
-    ) -> bool:
-        """Decide what follows, round by round; what is too much is put off.
-
-        Returns:
-            Whether something was put off.
-        """
+    async def _follow(self, decision: Decision, writes: Writes, now: datetime) -> None:
+        """Decide what follows, round by round; what is too much is put off."""
         budget = 2 * self._policy.page
         while decision.follow_ups:
             if budget <= 0:
-                await transaction.put_off([(f.workflow, _keep(f)) for f in decision.follow_ups])
+                writes.put_off = [(f.workflow, _keep(f)) for f in decision.follow_ups]
                 decision.follow_ups = []
-                return True
+                return
             this_round = decision.follow_ups[:budget]
             decision.follow_ups = decision.follow_ups[budget:]
             budget -= len(this_round)
-            await self._decide(transaction, ledger, this_round, decision, now, spans)
-        return False
+            await self._decide(this_round, decision, now)
 
 
 def _keep(follow_up: FollowUp) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 A batch is whatever has arrived since the last one, so the busier the lane, the larger its
 batches and the less a single event costs (group commit). While a batch commits, another lane
 computes; what a batch has to say is published while the next one is decided, in order.
+
+What a cluster may forget is not urgent, and is repeated by the cluster if it is lost: it is kept
+for a moment, so that a chain of tasks is settled by one message and not by one for each.
 """
 
 from __future__ import annotations
@@ -10,18 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from cairn_common.events import Envelope, InvalidEventError, partition_of
+from cairn_common.events import Envelope, InvalidEventError, encode, partition_of
 from cairn_common.events.subjects import FACTS, engine_inbox
-from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher
+from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher, RefusedError
 from cairn_common.persistence import TRANSIENT
 from cairn_common.telemetry import MessageSpans
 from cairn_engine.core import Due
-from cairn_engine.handlers.batch import Batch, BatchHandler, Result
+from cairn_engine.core.clocks import Clocks
+from cairn_engine.handlers.announce import SOURCE, Announcer, Attempts, gather, unplaceable
+from cairn_engine.handlers.batch import BatchHandler, Result
 from cairn_engine.handlers.decode import Arrivals
 from cairn_engine.store import FencedError, Store
 
@@ -32,6 +37,8 @@ _FAR = timedelta(hours=1)
 _SWEEP_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _DUE_AT_ONCE = 200
+_SUBMISSIONS_AT_ONCE = 32
+_SETTLE_SECONDS = 0.25
 _PUBLISHING_AT_ONCE = 8
 
 
@@ -42,6 +49,7 @@ class Lane:
         bus: the connection.
         store: where state is.
         handler: decides batches.
+        announcer: makes events.
         publisher: sends what was decided.
         dead_letters: takes what cannot be decided.
         batch_size: the most messages in one transaction.
@@ -53,6 +61,7 @@ class Lane:
         bus: Bus,
         store: Store,
         handler: BatchHandler,
+        announcer: Announcer,
         publisher: Publisher,
         dead_letters: DeadLetters,
         batch_size: int,
@@ -61,17 +70,23 @@ class Lane:
         self._bus = bus
         self._store = store
         self._handler = handler
+        self._announcer = announcer
         self._publisher = publisher
         self._dead_letters = dead_letters
         self._batch_size = batch_size
         self._ack_seconds = ack_seconds
-        self._epochs: dict[int, int] = {}
+        self._epochs: dict[int, int] = {}  # of the batch in hand
+        self._granted: dict[int, int] = {}  # of the next one
         self._inboxes: dict[int, Inbox] = {}
+        self._owning = asyncio.Lock()
         self._arrived: deque[Message] = deque()
         self._wake = asyncio.Event()
-        self._next_due = datetime.now(UTC)
+        self._clocks = Clocks()
+        self._clocks_read = False  # whether all clocks of the partitions are in `_clocks`
         self._next_sweep = datetime.now(UTC)
         self._follow_ups = True
+        self._settled: dict[tuple[str, str], Attempts] = {}
+        self._next_settle: datetime | None = None
         self._sent: list[int] = []
         self._unsent: set[int] = set()
         self._publishing: set[asyncio.Task[None]] = set()
@@ -81,11 +96,15 @@ class Lane:
         self.batches = 0
 
     async def own(self, epochs: dict[int, int]) -> None:
-        """Work on exactly these partitions from now on."""
+        """Work on exactly these partitions, beginning with the next batch."""
+        # The lane itself gives up what it was fenced off from, while leases are being renewed.
+        async with self._owning:
+            await self._own(epochs)
+
+    async def _own(self, epochs: dict[int, int]) -> None:
         for partition in self._inboxes.keys() - epochs.keys():
             await self._inboxes.pop(partition).close()
-        gained = epochs.keys() - self._epochs.keys()
-        self._epochs = dict(epochs)
+        self._granted = dict(epochs)
         for partition in sorted(epochs.keys() - self._inboxes.keys()):
             inbox = Inbox(
                 self._bus,
@@ -98,10 +117,23 @@ class Lane:
             )
             await inbox.start()
             self._inboxes[partition] = inbox
-        if gained:  # what its last owner left undone
-            self._next_due = self._next_sweep = datetime.now(UTC)
-            self._follow_ups = True
+        if self._granted != self._epochs:
             self._wake.set()
+
+    def _take_over(self) -> None:
+        """Begin a batch as the owner that this lane is now.
+
+        What it remembers from before may have been written by another owner since, and what that
+        one left undone is to be done.
+        """
+        if self._granted == self._epochs:
+            return
+        if self._granted.items() - self._epochs.items():
+            self._next_sweep = datetime.now(UTC)
+            self._follow_ups = True
+        self._epochs = self._granted
+        self._handler.forget()
+        self._clocks_read = False
 
     def _deliver(self, message: Message) -> None:
         self._arrived.append(message)
@@ -123,10 +155,12 @@ class Lane:
                     await self._store.forget_outbox(self._sent)
 
     async def _wait(self) -> None:
-        if self._arrived or self._follow_ups:
+        if self._arrived or self._follow_ups or self._granted != self._epochs:
             await asyncio.sleep(0)
             return
-        pause = (min(self._next_due, self._next_sweep) - datetime.now(UTC)).total_seconds()
+        moments = [self._next_sweep, self._clocks.next(), self._next_settle]
+        next_one = min(moment for moment in moments if moment is not None)
+        pause = (next_one - datetime.now(UTC)).total_seconds()
         if pause > 0:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -136,9 +170,10 @@ class Lane:
 
     async def _step(self) -> None:
         """Decide one batch; nothing of it is lost if that fails."""
+        self._take_over()
         if not self._epochs:
             self._follow_ups = False
-            self._next_due = self._next_sweep = datetime.now(UTC) + _FAR
+            self._next_sweep = datetime.now(UTC) + _FAR
             return
         messages = [
             self._arrived.popleft() for _ in range(min(self._batch_size, len(self._arrived)))
@@ -149,93 +184,131 @@ class Lane:
             await self._decide(mine)
         except FencedError as error:
             log.warning("partitions lost", reason=str(error))
-            self._epochs = {}
             await self.own({})
         except TRANSIENT as error:
             log.warning("batch put back", messages=len(mine), error=repr(error))
             self._arrived.extendleft(reversed(mine))
+            self._clocks_read = False
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _decide(self, messages: Sequence[Message]) -> None:
         now = datetime.now(UTC)
         arrivals = Arrivals()
         spans = self._spans = MessageSpans.if_wanted()
+        bad: dict[Message, str] = {}
         for message in messages:
             event = None
             try:
                 event = arrivals.take(message)
             except InvalidEventError as error:
-                await self._put_aside(message, str(error))
+                bad[message] = str(error)
             if spans is not None:
                 spans.take(message, event)
-        if now >= self._next_due:
-            overdue = await self._store.due_groups(list(self._epochs), now, _DUE_AT_ONCE)
-            arrivals.inputs += [Due(workflow, group) for workflow, group in overdue]
-            if len(overdue) < _DUE_AT_ONCE:
-                self._next_due = (
-                    await self._store.next_due(list(self._epochs)) or now + _FAR
-                    if not overdue
-                    else now + timedelta(milliseconds=50)
-                )
+        await self._put_aside(bad)
+        await self._read_clocks()
+        arrivals.inputs += [Due(*key) for key in self._clocks.ring(now, _DUE_AT_ONCE)]
         if now >= self._next_sweep:
             await self._sweep(now)
-        batch = Batch(arrivals.submissions, arrivals.inputs, self._follow_ups)
-        if batch.submissions or batch.inputs or batch.take_follow_ups:
-            await self._handle(batch, messages)
+        if arrivals.submissions or arrivals.inputs or self._follow_ups:
+            await self._handle(arrivals, messages)
         await self._acknowledge(messages)
+        if self._next_settle is not None and now >= self._next_settle:
+            await self._say_settled(now)
         if spans is not None:
             spans.record()
         self.handled += len(messages)
         self.batches += 1
 
-    async def _handle(self, batch: Batch, messages: Sequence[Message]) -> None:
-        forget, self._sent = self._sent, []
+    async def _handle(self, arrivals: Arrivals, messages: Sequence[Message]) -> None:
         try:
-            result = await self._handler.handle(batch, self._epochs, forget)
+            await self._decide_and_say(arrivals, take_follow_ups=self._follow_ups)
         except _PASSING:
-            self._sent += forget
             raise
         except Exception as error:
-            self._sent += forget
             await self._isolate(messages, error)
-            return
-        if result.outbox is None:
-            self._sent += forget
-        await self._apply(result)
 
-    async def _apply(self, result: Result) -> None:
-        self._follow_ups = result.more_follow_ups
+    async def _decide_and_say(self, arrivals: Arrivals, *, take_follow_ups: bool = False) -> None:
+        """New workflows first: what else came may be about them already."""
+        for start in range(0, len(arrivals.submissions), _SUBMISSIONS_AT_ONCE):
+            some = arrivals.submissions[start : start + _SUBMISSIONS_AT_ONCE]
+            async with self._sent_in_hand() as forget:
+                result = await self._handler.submit(some, self._epochs, forget)
+            await self._apply(result, arrivals)
+        if arrivals.inputs or take_follow_ups:
+            async with self._sent_in_hand() as forget:
+                result = await self._handler.handle(
+                    arrivals.inputs, self._epochs, take_follow_ups=take_follow_ups, forget=forget
+                )
+            self._follow_ups = False
+            await self._apply(result, arrivals)
+
+    @contextlib.asynccontextmanager
+    async def _sent_in_hand(self) -> AsyncIterator[list[int]]:
+        """Messages to be dropped from the outbox with the next commit; kept if that fails."""
+        forget, self._sent = self._sent, []
+        try:
+            yield forget
+        except BaseException:
+            self._sent += forget
+            raise
+
+    async def _apply(self, result: Result, arrivals: Arrivals) -> None:
+        self._follow_ups |= result.more_follow_ups
         if self._spans is not None:
             self._spans.traceparents |= result.traceparents
-        if result.next_due is not None:
-            self._next_due = min(self._next_due, result.next_due)
+        for key, due in result.clocks.items():
+            self._clocks.set(key, due)
+        if result.settled:
+            gather(self._settled, result.settled)
+            if self._next_settle is None:
+                self._next_settle = datetime.now(UTC) + timedelta(seconds=_SETTLE_SECONDS)
         if result.outbox is not None:
             await self._publish(result.outbox, result.envelopes)
+        if result.anomalies or result.unsubmitted:
+            # Stored, but not acknowledged: whatever crashes now, they come again.
+            await self._put_aside(arrivals.about_nothing(result.anomalies, result.unsubmitted))
+
+    async def _read_clocks(self) -> None:
+        """After a change of ownership, or a failure that may have swallowed some."""
+        if not self._clocks_read:
+            clocks = Clocks()
+            for workflow, group, due in await self._store.clocks(list(self._epochs)):
+                clocks.set((workflow, group), due)
+            self._clocks = clocks
+            self._clocks_read = True
+
+    async def _say_settled(self, now: datetime) -> None:
+        settled, self._settled = self._settled, {}
+        self._next_settle = None
+        await self._publish(None, self._announcer.settlements(settled, now))
 
     async def _isolate(self, messages: Sequence[Message], error: Exception) -> None:
         """A batch that cannot be decided: find the message at fault and put it aside."""
         log.error("batch failed", messages=len(messages), exc_info=error)
+        self._clocks_read = False
         if not messages:  # a clock or a follow-up: it stays in the database, to be looked into
             self._follow_ups = False
-            self._next_due = datetime.now(UTC) + timedelta(seconds=_SWEEP_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
             return
         for message in messages:
             arrivals = Arrivals()
             try:
                 arrivals.take(message)
-                batch = Batch(arrivals.submissions, arrivals.inputs)
-                await self._apply(await self._handler.handle(batch, self._epochs))
+                await self._decide_and_say(arrivals)
             except _PASSING:
                 raise
             except Exception as reason:
                 log.error("message failed", subject=message.subject, exc_info=reason)
-                await self._put_aside(message, f"{type(reason).__name__}: {reason}")
+                await self._put_aside({message: f"{type(reason).__name__}: {reason}"})
         self._follow_ups = True
 
-    async def _put_aside(self, message: Message, reason: str) -> None:
+    async def _put_aside(self, bad: Mapping[Message, str]) -> None:
+        """Send what cannot be handled, each with its reason, where an operator finds it."""
         if self._spans is not None:
-            self._spans.fail(message, reason)
-        await self._dead_letters.send(message, reason)
+            for message, reason in bad.items():
+                self._spans.fail(message, reason)
+        if bad:
+            await self._dead_letters.send_all(list(bad.items()))
 
     async def _acknowledge(self, messages: Sequence[Message]) -> None:
         last: dict[Inbox, tuple[Message, int]] = {}
@@ -244,23 +317,41 @@ class Lane:
         for inbox, (message, count) in last.items():
             await inbox.ack(message, count)
 
-    async def _publish(self, outbox: int, envelopes: list[Envelope]) -> None:
+    async def _publish(self, outbox: int | None, envelopes: list[Envelope]) -> None:
         await self._slots.acquire()
-        self._unsent.add(outbox)
+        if outbox is not None:
+            self._unsent.add(outbox)
         task = asyncio.create_task(self._send(outbox, envelopes))
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
 
-    async def _send(self, outbox: int, envelopes: list[Envelope]) -> None:
+    async def _send(self, outbox: int | None, envelopes: list[Envelope]) -> None:
         try:
-            await self._publisher.publish(envelopes)
-            self._sent.append(outbox)
-        except ValueError as error:
-            # Nobody can take it as it is; the row stays for an operator to look at.
-            log.error("announcement refused", outbox=outbox, error=str(error))
+            try:
+                await self._publisher.publish(envelopes)
+            except RefusedError as error:
+                await self._refused(error)
+            if outbox is not None:
+                self._sent.append(outbox)
         finally:
-            self._unsent.discard(outbox)
+            if outbox is not None:
+                self._unsent.discard(outbox)
             self._slots.release()
+
+    async def _refused(self, error: RefusedError) -> None:
+        """What the bus cannot carry becomes a dead letter, and placements among it fail.
+
+        Their tasks would wait for ever to be placed; the fact that they cannot be goes the way of
+        all facts, through the bus.
+        """
+        await self._dead_letters.send_refused(error.refused)
+        await self._publisher.publish(
+            [
+                encode(fact, source=SOURCE)
+                for envelope, reason in error.refused
+                if (fact := unplaceable(envelope, reason)) is not None
+            ]
+        )
 
     async def _sweep(self, now: datetime) -> None:
         """Send what was decided and never confirmed as sent; drop what was."""

@@ -6,8 +6,6 @@ wants spans: the core knows nothing of them.
 
 from __future__ import annotations
 
-from itertools import islice
-
 from opentelemetry.trace import StatusCode
 
 from cairn_common.status import TaskStatus, WorkflowStatus
@@ -17,37 +15,29 @@ from cairn_engine.core.inputs import Announce
 
 
 class EndSpans:
-    """Spans of the attempts and workflows that end in a batch.
+    """Spans of the attempts and workflows that end in a batch: gathered before it is stored, when
+    all entities are at hand, and recorded after it was."""
 
-    Which attempts end is seen by comparing: `look` whenever something was loaded, before it is
-    decided upon.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._seen = 0
-        self._open: list[Task] = []
-
-    def look(self) -> None:
-        """Remember those of the attempts loaded since the last look that have not ended."""
-        tasks = self._ledger.tasks
-        self._open += [t for t in islice(tasks.values(), self._seen, None) if t.ended_at is None]
-        self._seen = len(tasks)
-
-    def record(self, decision: Decision) -> dict[str, str]:
-        """Make the spans, once the batch is stored; the trace contexts of its workflows."""
-        workflows = self._ledger.workflows
-        for task in self._open:
-            if task.ended_at is not None:
-                _record_attempt(task, workflows[task.workflow])
-        for effect in decision.effects:
-            if isinstance(effect, Announce) and effect.status.final:
-                _record_workflow(workflows[effect.workflow])
-        return {
+    def __init__(self, ledger: Ledger, decision: Decision) -> None:
+        workflows = ledger.workflows
+        self._tasks = [(task, workflows[task.workflow]) for task in decision.ended]
+        self._workflows = [
+            workflows[effect.workflow]
+            for effect in decision.effects
+            if isinstance(effect, Announce) and effect.status.final
+        ]
+        self.traceparents = {
             name: workflow.traceparent
             for name, workflow in workflows.items()
             if workflow.traceparent
         }
+
+    def record(self) -> None:
+        """Make the spans."""
+        for task, workflow in self._tasks:
+            _record_attempt(task, workflow)
+        for workflow in self._workflows:
+            _record_workflow(workflow)
 
 
 def _record_attempt(task: Task, workflow: Workflow) -> None:

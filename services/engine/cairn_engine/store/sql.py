@@ -1,5 +1,8 @@
 """The statements of the engine's hot path. Each works on a whole batch through arrays.
 
+`SAVE` is a whole transaction in one statement: fence, rows, outbox. It costs one round trip, and
+whoever has lost a partition changes nothing with it.
+
 The column lists stand in the order of the fields of the core's dataclasses, which is how rows
 become entities.
 """
@@ -8,33 +11,25 @@ from __future__ import annotations
 
 from typing import Final
 
-FENCE: Final = """
-SELECT count(*) FROM (
-    SELECT 1 FROM engine.lease
-    JOIN unnest($2::smallint[], $3::bigint[]) AS mine (partition, epoch)
-      USING (partition, epoch)
-    WHERE owner = $1
-    FOR SHARE OF lease
-) AS held
-"""
-
 WORKFLOW_COLUMNS: Final = (
-    "id, uuid, status, cluster, submitted_at, groups_total, groups_open, max_retries, "
+    "id, uuid, status, cluster, submitted_at, groups_total, groups_open, parent, "
     "traceparent, groups_active, tasks_completed, tasks_failed, failures, started_at, ended_at, "
     "cancel_by, cancel_message, cancel_force, cause"
 )
 GROUP_COLUMNS: Final = (
     "workflow, index, name, uuid, status, unmet, downstream, first_task, size, open, lead, "
-    "ignore_nonlead, exec_timeout, queue_timeout, active, restarting, offered, offers, tally, "
-    "verdict, message, processing_at, scheduling_at, initializing_at, started_at, ended_at, "
+    "cluster, ignore_nonlead, exec_timeout, queue_timeout, active, restarting, offered, offers, "
+    "tally, verdict, message, processing_at, scheduling_at, initializing_at, started_at, ended_at, "
     "offer_at, queue_deadline, start_deadline, exec_deadline, retry_at, drain_deadline, "
     "linger_until"
 )
 TASK_COLUMNS: Final = (
-    "workflow, index, attempt, group_index, name, uuid, lead, status, exit_actions, exit_code, "
-    "reason, message, node, processing_at, scheduling_at, initializing_at, started_at, ended_at, "
-    "retry_at, archived, reported"
+    "workflow, index, attempt, group_index, name, uuid, lead, status, max_retries, exit_actions, "
+    "exit_code, reason, message, node, processing_at, scheduling_at, initializing_at, started_at, "
+    "ended_at, retry_at, archived, reported, cluster, location"
 )
+
+_T_COLUMNS: Final = ", ".join(f"t.{column.strip()}" for column in TASK_COLUMNS.split(","))
 
 LOAD_WORKFLOWS: Final = f"""
 SELECT {WORKFLOW_COLUMNS} FROM engine.workflow WHERE id = ANY($1::text[])
@@ -51,7 +46,7 @@ JOIN engine.task_group ON workflow = w AND index = i
 """
 
 LOAD_CURRENT_TASKS: Final = f"""
-SELECT {", ".join(f"t.{column.strip()}" for column in TASK_COLUMNS.split(","))}
+SELECT {_T_COLUMNS}
 FROM unnest($1::text[], $2::int[]) AS k (w, g)
 JOIN engine.task_group AS grp ON grp.workflow = w AND grp.index = g
 CROSS JOIN LATERAL (
@@ -68,103 +63,116 @@ WHERE workflow = $1 AND index >= $2 AND ended_at IS NULL
 ORDER BY index LIMIT $3
 """
 
-DUE_GROUPS: Final = """
-SELECT workflow, index FROM engine.task_group
-WHERE partition = ANY($1::smallint[]) AND due_at <= $2
-ORDER BY due_at LIMIT $3
+CLOCKS: Final = """
+SELECT g.workflow, g.index, g.due_at
+FROM engine.workflow AS w
+JOIN engine.task_group AS g ON g.workflow = w.id
+WHERE w.partition = ANY($1::smallint[]) AND w.ended_at IS NULL AND g.due_at IS NOT NULL
 """
 
-NEXT_DUE: Final = """
-SELECT min(due_at) FROM engine.task_group WHERE partition = ANY($1::smallint[])
-"""
+_TASK_CHANGES: Final = (
+    ("status", "text"), ("exit_code", "int"), ("reason", "text"), ("message", "text"),
+    ("node", "text"), ("processing_at", "timestamptz"), ("scheduling_at", "timestamptz"),
+    ("initializing_at", "timestamptz"), ("started_at", "timestamptz"),
+    ("ended_at", "timestamptz"), ("retry_at", "timestamptz"), ("archived", "bool"),
+    ("reported", "bool"), ("cluster", "text"),
+)  # fmt: skip
+_GROUP_CHANGES: Final = (
+    ("status", "text"), ("unmet", "int"), ("open", "int"), ("cluster", "text"),
+    ("active", "bool"), ("restarting", "bool"), ("offered", "int"), ("offers", "int"),
+    ("tally", "jsonb"), ("verdict", "text"), ("message", "text"),
+    ("processing_at", "timestamptz"), ("scheduling_at", "timestamptz"),
+    ("initializing_at", "timestamptz"), ("started_at", "timestamptz"),
+    ("ended_at", "timestamptz"), ("offer_at", "timestamptz"),
+    ("queue_deadline", "timestamptz"), ("start_deadline", "timestamptz"),
+    ("exec_deadline", "timestamptz"), ("retry_at", "timestamptz"),
+    ("drain_deadline", "timestamptz"), ("linger_until", "timestamptz"),
+    ("due_at", "timestamptz"),
+)  # fmt: skip
+_WORKFLOW_CHANGES: Final = (
+    ("status", "text"), ("groups_open", "int"), ("groups_active", "int"),
+    ("tasks_completed", "int"), ("tasks_failed", "int"), ("failures", "jsonb"),
+    ("started_at", "timestamptz"), ("ended_at", "timestamptz"), ("cancel_by", "text"),
+    ("cancel_message", "text"), ("cancel_force", "bool"), ("cause", "text"),
+)  # fmt: skip
 
-SAVE_WORKFLOWS: Final = """
-UPDATE engine.workflow AS w SET
-    status = n.status, groups_open = n.groups_open, groups_active = n.groups_active,
-    tasks_completed = n.tasks_completed, tasks_failed = n.tasks_failed, failures = n.failures,
-    started_at = n.started_at, ended_at = n.ended_at, cancel_by = n.cancel_by,
-    cancel_message = n.cancel_message, cancel_force = n.cancel_force, cause = n.cause
-FROM unnest(
-    $1::text[], $2::text[], $3::int[], $4::int[], $5::int[], $6::int[], $7::jsonb[],
-    $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::bool[], $13::text[]
-) AS n (id, status, groups_open, groups_active, tasks_completed, tasks_failed, failures,
-        started_at, ended_at, cancel_by, cancel_message, cancel_force, cause)
-WHERE w.id = n.id
-"""
 
-SAVE_GROUPS: Final = """
-UPDATE engine.task_group AS g SET
-    status = n.status, unmet = n.unmet, open = n.open, active = n.active,
-    restarting = n.restarting, offered = n.offered, offers = n.offers, tally = n.tally,
-    verdict = n.verdict, message = n.message, processing_at = n.processing_at,
-    scheduling_at = n.scheduling_at, initializing_at = n.initializing_at,
-    started_at = n.started_at, ended_at = n.ended_at, offer_at = n.offer_at,
-    queue_deadline = n.queue_deadline, start_deadline = n.start_deadline,
-    exec_deadline = n.exec_deadline, retry_at = n.retry_at, drain_deadline = n.drain_deadline,
-    linger_until = n.linger_until, due_at = n.due_at
-FROM unnest(
-    $1::text[], $2::int[], $3::text[], $4::int[], $5::int[], $6::bool[], $7::bool[], $8::int[],
-    $9::int[], $10::jsonb[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[],
-    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[],
-    $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::timestamptz[],
-    $23::timestamptz[], $24::timestamptz[], $25::timestamptz[]
-) AS n (workflow, index, status, unmet, open, active, restarting, offered, offers, tally,
-        verdict, message, processing_at, scheduling_at, initializing_at, started_at, ended_at,
-        offer_at, queue_deadline, start_deadline, exec_deadline, retry_at, drain_deadline,
-        linger_until, due_at)
-WHERE g.workflow = n.workflow AND g.index = n.index
-"""
+def _update(
+    table: str,
+    keys: tuple[tuple[str, str], ...],
+    changes: tuple[tuple[str, str], ...],
+    first: int,
+) -> str:
+    """An UPDATE of many rows from one array for each column; arguments count from `first`."""
+    columns = keys + changes
+    arrays = ", ".join(f"${first + n}::{kind}[]" for n, (_, kind) in enumerate(columns))
+    return f"""
+    UPDATE engine.{table} AS row SET {", ".join(f"{name} = n.{name}" for name, _ in changes)}
+    FROM unnest({arrays}) AS n ({", ".join(name for name, _ in columns)}), held
+    WHERE held.all_of_them AND {" AND ".join(f"row.{name} = n.{name}" for name, _ in keys)}
+    """
 
-SAVE_TASKS: Final = """
-UPDATE engine.task AS t SET
-    status = n.status, exit_code = n.exit_code, reason = n.reason, message = n.message,
-    node = n.node, processing_at = n.processing_at, scheduling_at = n.scheduling_at,
-    initializing_at = n.initializing_at, started_at = n.started_at, ended_at = n.ended_at,
-    retry_at = n.retry_at, archived = n.archived, reported = n.reported
-FROM unnest(
-    $1::text[], $2::int[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[],
-    $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
-    $13::timestamptz[], $14::timestamptz[], $15::bool[], $16::bool[]
-) AS n (workflow, index, attempt, status, exit_code, reason, message, node, processing_at,
-        scheduling_at, initializing_at, started_at, ended_at, retry_at, archived, reported)
-WHERE t.workflow = n.workflow AND t.index = n.index AND t.attempt = n.attempt
+
+_TASK_KEY: Final = (("workflow", "text"), ("index", "int"), ("attempt", "int"))
+_GROUP_KEY: Final = (("workflow", "text"), ("index", "int"))
+_WORKFLOW_KEY: Final = (("id", "text"),)
+_TASKS_FROM: Final = 7
+_GROUPS_FROM: Final = _TASKS_FROM + len(_TASK_KEY + _TASK_CHANGES)
+_WORKFLOWS_FROM: Final = _GROUPS_FROM + len(_GROUP_KEY + _GROUP_CHANGES)
+
+SAVE: Final = f"""
+WITH held AS MATERIALIZED (
+    SELECT count(*) = cardinality($2::smallint[]) AS all_of_them FROM (
+        SELECT 1 FROM engine.lease
+        JOIN unnest($2::smallint[], $3::bigint[]) AS mine (partition, epoch)
+          USING (partition, epoch)
+        WHERE owner = $1
+        FOR SHARE OF lease
+    ) AS rows
+), tasks AS ({_update("task", _TASK_KEY, _TASK_CHANGES, _TASKS_FROM)}
+), groups AS ({_update("task_group", _GROUP_KEY, _GROUP_CHANGES, _GROUPS_FROM)}
+), workflows AS ({_update("workflow", _WORKFLOW_KEY, _WORKFLOW_CHANGES, _WORKFLOWS_FROM)}
+), forgotten AS (
+    DELETE FROM engine.outbox WHERE id = ANY($4::bigint[])
+), said AS (
+    INSERT INTO engine.outbox (partitions, messages)
+    SELECT $5::smallint[], $6::bytea FROM held WHERE all_of_them AND $6 IS NOT NULL
+    RETURNING id
+)
+SELECT (SELECT all_of_them FROM held) AS held, (SELECT id FROM said) AS outbox
 """
+"""Owner, partitions, epochs; outbox rows to delete, the partitions and messages of a new one;
+then the changed tasks, groups and workflows, an array for each column."""
 
 INSERT_TASKS: Final = f"""
 INSERT INTO engine.task ({TASK_COLUMNS})
 SELECT {TASK_COLUMNS.replace("exit_actions", "exit_actions::jsonb")} FROM unnest(
     $1::text[], $2::int[], $3::int[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[],
-    $9::text[], $10::int[], $11::text[], $12::text[], $13::text[], $14::timestamptz[],
+    $9::int[], $10::text[], $11::int[], $12::text[], $13::text[], $14::text[],
     $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[],
-    $19::timestamptz[], $20::bool[], $21::bool[]
+    $19::timestamptz[], $20::timestamptz[], $21::bool[], $22::bool[], $23::text[], $24::text[]
 ) AS new ({TASK_COLUMNS})
 ON CONFLICT DO NOTHING
 """
 
 INSERT_WORKFLOWS: Final = """
 INSERT INTO engine.workflow (
-    id, partition, uuid, name, user_name, pool, priority, cluster, labels, traceparent, status,
-    submitted_at, exec_timeout, queue_timeout, max_retries, groups_total, tasks_total,
-    groups_open, groups_active, tasks_completed, tasks_failed, failures, cancel_force
+    id, partition, uuid, name, user_name, pool, priority, cluster, labels, traceparent, parent,
+    submitted_at, exec_timeout, queue_timeout, groups_total, tasks_total, status, groups_open,
+    groups_active, tasks_completed, tasks_failed, failures, cancel_force
 )
-SELECT *, 0, 0, 0, '{}', false FROM unnest(
+SELECT *, '{}', false FROM unnest(
     $1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
     $8::text[], $9::jsonb[], $10::text[], $11::text[], $12::timestamptz[], $13::float8[],
-    $14::float8[], $15::int[], $16::int[], $17::int[], $18::int[]
+    $14::float8[], $15::int[], $16::int[], $17::text[], $18::int[], $19::int[], $20::int[],
+    $21::int[]
 )
-ON CONFLICT DO NOTHING
-RETURNING id
 """
 
 NEW_GROUP_COLUMNS: Final = (
-    "workflow", "index", "partition", "name", "uuid", "status", "unmet", "upstream",
-    "downstream", "first_task", "size", "open", "lead", "ignore_nonlead", "exec_timeout",
-    "queue_timeout", "active", "restarting", "offered", "offers", "tally",
+    *(name.strip() for name in GROUP_COLUMNS.split(",")), "partition", "upstream", "due_at",
 )  # fmt: skip
-NEW_TASK_COLUMNS: Final = (
-    "workflow", "index", "attempt", "group_index", "name", "uuid", "lead", "status",
-    "exit_actions", "archived", "reported",
-)  # fmt: skip
+NEW_TASK_COLUMNS: Final = tuple(name.strip() for name in TASK_COLUMNS.split(","))
 
 LOAD_BODIES: Final = """
 SELECT workflow, index, body FROM unnest($1::text[], $2::int[]) AS k (w, i)
@@ -172,7 +180,7 @@ JOIN engine.group_body ON workflow = w AND index = i
 """
 
 LOAD_LOCATIONS: Final = """
-SELECT DISTINCT ON (workflow, index) workflow, index, attempt
+SELECT DISTINCT ON (workflow, index) workflow, index, attempt, location
 FROM unnest($1::text[], $2::int[]) AS k (w, i)
 JOIN engine.task ON workflow = w AND index = i
 WHERE status = 'COMPLETED'
@@ -180,15 +188,12 @@ ORDER BY workflow, index, attempt DESC
 """
 
 LOAD_SUBMISSIONS: Final = """
-SELECT workflow, uuid, name, user_name, pool, priority, labels, traceparent, submitted_at, spec
+SELECT workflow, uuid, name, user_name, pool, priority, labels, traceparent, submitted_at, spec,
+       restarts
 FROM api.view_submission WHERE workflow = ANY($1::text[])
 """
 
 KNOWN_WORKFLOWS: Final = "SELECT id FROM engine.workflow WHERE id = ANY($1::text[])"
-
-INSERT_OUTBOX: Final = """
-INSERT INTO engine.outbox (partitions, messages) VALUES ($1::smallint[], $2) RETURNING id
-"""
 
 DELETE_OUTBOX: Final = "DELETE FROM engine.outbox WHERE id = ANY($1::bigint[])"
 
@@ -203,24 +208,38 @@ INSERT INTO engine.follow_up (partition, body)
 SELECT * FROM unnest($1::smallint[], $2::jsonb[])
 """
 
-TAKE_FOLLOW_UPS: Final = """
-DELETE FROM engine.follow_up WHERE id IN (
-    SELECT id FROM engine.follow_up WHERE partition = ANY($1::smallint[]) ORDER BY id LIMIT $2
-)
-RETURNING id, body
+LOAD_FOLLOW_UPS: Final = """
+SELECT id, body FROM engine.follow_up WHERE partition = ANY($1::smallint[]) ORDER BY id LIMIT $2
+"""
+
+DELETE_FOLLOW_UPS: Final = "DELETE FROM engine.follow_up WHERE id = ANY($1::bigint[])"
+
+ANOMALIES_KEPT: Final = 10_000
+DROP_OLD_ANOMALIES: Final = """
+DELETE FROM engine.anomaly WHERE id <= (SELECT max(id) FROM engine.anomaly) - $1::bigint
 """
 
 INSERT_ANOMALIES: Final = """
 INSERT INTO engine.anomaly (at, workflow, what, story)
-SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+SELECT now(), * FROM unnest($1::text[], $2::text[], $3::text[])
 """
 
 OPEN_ATTEMPTS: Final = """
 SELECT t.workflow, t.index, t.attempt, t.name, t.status
 FROM engine.workflow AS w
 JOIN engine.task AS t ON t.workflow = w.id
-WHERE w.cluster = $1 AND w.ended_at IS NULL AND t.ended_at IS NULL
+WHERE w.ended_at IS NULL AND t.ended_at IS NULL AND t.cluster = $1
   AND t.status IN ('SCHEDULING', 'INITIALIZING', 'RUNNING')
   AND (t.workflow, t.index) > ($2, $3)
 ORDER BY t.workflow, t.index LIMIT $4
 """
+
+COMPLETED_OF: Final = f"""
+SELECT {_T_COLUMNS}, g.name AS group_name
+FROM engine.task_group AS g
+JOIN engine.task AS t
+  ON t.workflow = g.workflow AND t.index >= g.first_task AND t.index < g.first_task + g.size
+WHERE g.workflow = $1 AND g.status = 'COMPLETED' AND t.status <> 'RESCHEDULED'
+ORDER BY t.index, t.attempt
+"""
+"""What a restart need not run again: the last attempt of each task of each completed group."""

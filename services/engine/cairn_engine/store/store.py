@@ -1,22 +1,25 @@
-"""Loading and saving: a batch is one transaction, an entity kind one statement."""
+"""Loading and saving: a batch is one transaction, an entity kind one statement.
+
+What is loaded needs no transaction of its own: only the owner of a partition writes its rows, and
+a commit succeeds only for who has owned it all the time (the epoch of its lease). So an engine
+may also keep what it has loaded, from batch to batch, and most batches load nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import orjson
 
 from cairn_common.events import Envelope, partition_of
-from cairn_common.persistence import Database, Row
-from cairn_common.status import TaskStatus, WorkflowStatus
-from cairn_engine.core import Group, Ledger, Task, Workflow
+from cairn_common.persistence import Database
+from cairn_engine.core import Ledger
 from cairn_engine.core.inputs import Anomaly
-from cairn_engine.core.plan import Plan
-from cairn_engine.store import sql
+from cairn_engine.core.plan import Finished, Plan
+from cairn_engine.store import rows, sql
 
 
 class FencedError(Exception):
@@ -25,7 +28,10 @@ class FencedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A submitted workflow as the API stored it; `spec` is the validated spec as JSON."""
+    """A submitted workflow as the API stored it; `spec` is the validated spec as JSON.
+
+    `restarts` names the earlier workflow whose completed groups need not run again.
+    """
 
     workflow: str
     uuid: str
@@ -37,6 +43,24 @@ class Submission:
     traceparent: str | None
     submitted_at: datetime
     spec: str
+    restarts: str | None = None
+
+
+@dataclass(slots=True)
+class Writes:
+    """What a batch stores besides the changed entities of its ledger."""
+
+    plans: list[Plan] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)  # follow-ups that are decided now
+    put_off: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    anomalies: list[Anomaly] = field(default_factory=list)
+    envelopes: Sequence[Envelope] = ()
+    forget: Sequence[int] = ()  # messages in the outbox that are sent
+
+    @property
+    def simple(self) -> bool:
+        """Whether `SAVE` alone does it."""
+        return not (self.plans or self.taken or self.put_off or self.anomalies)
 
 
 class Store:
@@ -46,39 +70,120 @@ class Store:
         self._database = database
         self._owner = owner
 
-    @asynccontextmanager
-    async def transaction(self, epochs: dict[int, int]) -> AsyncIterator[Transaction]:
-        """A transaction that commits only while this engine holds these partitions.
+    # --- loading ---------------------------------------------------------------------------
 
-        Raises:
-            FencedError: another engine has taken one of them.
-        """
-        async with self._database.acquire() as connection, connection.transaction():
-            held = await connection.fetchval(
-                sql.FENCE, self._owner, list(epochs), list(epochs.values())
+    async def load_workflows(self, ledger: Ledger, ids: Iterable[str]) -> None:
+        """Load the workflows that are not loaded yet."""
+        missing = sorted(set(ids) - ledger.workflows.keys())
+        if missing:
+            for row in await self._database.fetch(sql.LOAD_WORKFLOWS, missing):
+                ledger.workflows[row["id"]] = rows.to_workflow(row)
+
+    async def load_tasks(self, ledger: Ledger, keys: Iterable[tuple[str, int, int]]) -> None:
+        """Load attempts, each with its group."""
+        missing = sorted({key for key in keys if key not in ledger.tasks})
+        if missing:
+            found = await self._database.fetch(
+                sql.LOAD_TASKS,
+                [key[0] for key in missing],
+                [key[1] for key in missing],
+                [key[2] for key in missing],
             )
-            if held != len(epochs):
-                raise FencedError(f"{len(epochs) - held} of {len(epochs)} partitions were taken")
-            yield Transaction(connection)
+            for row in found:
+                ledger.add_task(rows.to_task(row))
+            await self._load_groups(ledger, {(r["workflow"], r["group_index"]) for r in found})
 
-    async def due_groups(
-        self, partitions: Sequence[int], now: datetime, limit: int
-    ) -> list[tuple[str, int]]:
-        """Groups with a clock that has rung, the longest overdue first."""
-        rows = await self._database.fetch(sql.DUE_GROUPS, partitions, now, limit)
-        return [(row["workflow"], row["index"]) for row in rows]
+    async def _load_groups(self, ledger: Ledger, keys: Iterable[tuple[str, int]]) -> None:
+        missing = sorted(set(keys) - ledger.groups.keys())
+        if missing:
+            found = await self._database.fetch(
+                sql.LOAD_GROUPS, [key[0] for key in missing], [key[1] for key in missing]
+            )
+            for row in found:
+                ledger.groups[row["workflow"], row["index"]] = rows.to_group(row)
 
-    async def next_due(self, partitions: Sequence[int]) -> datetime | None:
-        """When the next clock rings."""
-        value: datetime | None = await self._database.fetchval(sql.NEXT_DUE, partitions)
-        return value
+    async def load_whole_groups(self, ledger: Ledger, keys: Iterable[tuple[str, int]]) -> None:
+        """Load groups with the newest attempt of each of their tasks."""
+        missing = sorted(set(keys) - ledger.whole)
+        if missing:
+            await self._load_groups(ledger, missing)
+            found = await self._database.fetch(
+                sql.LOAD_CURRENT_TASKS, [key[0] for key in missing], [key[1] for key in missing]
+            )
+            for row in found:
+                ledger.add_task(rows.to_task(row))
+            ledger.mark_whole(key for key in missing if key in ledger.groups)
+
+    async def load_page(self, ledger: Ledger, workflow: str, first: int, limit: int) -> None:
+        """Load the next open groups of a workflow, whole."""
+        found = await self._database.fetch(sql.LOAD_PAGE, workflow, first, limit)
+        indices = [row["index"] for row in found]
+        ledger.pages[workflow] = indices
+        await self.load_whole_groups(ledger, [(workflow, index) for index in indices])
+
+    async def load_submissions(self, ids: Sequence[str]) -> list[Submission]:
+        """Submissions that the engine does not have yet."""
+        known = await self._database.fetch(sql.KNOWN_WORKFLOWS, ids)
+        new = sorted(set(ids) - {row["id"] for row in known})
+        if not new:
+            return []
+        return [Submission(*row) for row in await self._database.fetch(sql.LOAD_SUBMISSIONS, new)]
+
+    async def load_finished(self, workflow: str) -> Finished:
+        """What of an earlier workflow need not run again: its completed groups, by name."""
+        finished: Finished = {}
+        for row in await self._database.fetch(sql.COMPLETED_OF, workflow):
+            task = rows.to_task(row)
+            finished.setdefault(row["group_name"], {})[task.name] = task  # the last attempt
+        return finished
+
+    async def load_bodies(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
+        """The unchanging parts of placements."""
+        wanted = sorted(set(keys))
+        if not wanted:
+            return {}
+        found = await self._database.fetch(
+            sql.LOAD_BODIES, [key[0] for key in wanted], [key[1] for key in wanted]
+        )
+        return {(row["workflow"], row["index"]): row["body"] for row in found}
+
+    async def load_completed_attempts(
+        self, ledger: Ledger, keys: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], tuple[int, str | None]]:
+        """Which attempt of each of these tasks has completed, and where its outputs lie."""
+        known: dict[tuple[str, int], tuple[int, str | None]] = {}
+        missing = []
+        for key in sorted(set(keys)):
+            task = ledger.completed_attempt(*key)
+            if task is None:
+                missing.append(key)
+            else:
+                known[key] = (task.attempt, task.location)
+        if missing:
+            found = await self._database.fetch(
+                sql.LOAD_LOCATIONS, [key[0] for key in missing], [key[1] for key in missing]
+            )
+            for row in found:
+                known[row["workflow"], row["index"]] = (row["attempt"], row["location"])
+        return known
+
+    async def load_follow_ups(
+        self, partitions: Sequence[int], limit: int
+    ) -> dict[int, dict[str, Any]]:
+        """Follow-ups that were put off, oldest first."""
+        found = await self._database.fetch(sql.LOAD_FOLLOW_UPS, partitions, limit)
+        return {row["id"]: row["body"] for row in found}
+
+    async def clocks(self, partitions: Sequence[int]) -> list[tuple[str, int, datetime]]:
+        """The groups of open workflows that have a clock, and when it rings."""
+        return [tuple(row) for row in await self._database.fetch(sql.CLOCKS, partitions)]
 
     async def left_in_outbox(
         self, partitions: Sequence[int], older_than: float
     ) -> list[tuple[int, list[Envelope]]]:
         """Messages that were decided long ago and that nobody has confirmed as sent."""
-        rows = await self._database.fetch(sql.LEFT_IN_OUTBOX, partitions, older_than)
-        return [(row["id"], _unpack(row["messages"])) for row in rows]
+        found = await self._database.fetch(sql.LEFT_IN_OUTBOX, partitions, older_than)
+        return [(row["id"], rows.unpack(row["messages"])) for row in found]
 
     async def forget_outbox(self, ids: Sequence[int]) -> None:
         """Drop messages that are sent."""
@@ -88,276 +193,115 @@ class Store:
         self, cluster: str, after: tuple[str, int], limit: int
     ) -> list[tuple[str, int, int, str, str]]:
         """Attempts that the cluster has accepted and that have not ended, a page of them."""
-        rows = await self._database.fetch(sql.OPEN_ATTEMPTS, cluster, *after, limit)
-        return [tuple(row) for row in rows]
+        found = await self._database.fetch(sql.OPEN_ATTEMPTS, cluster, *after, limit)
+        return [tuple(row) for row in found]
 
+    # --- saving ----------------------------------------------------------------------------
 
-class Transaction:
-    """What a batch may do within its transaction."""
+    async def commit(self, epochs: Mapping[int, int], ledger: Ledger, writes: Writes) -> int | None:
+        """Store everything that has changed, or nothing.
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+        Args:
+            epochs: the epoch of each partition that the batch may be about.
+            ledger: whose changed entities are written back.
+            writes: what else there is.
 
-    async def load_workflows(self, ledger: Ledger, ids: Iterable[str]) -> None:
-        """Load the workflows that are not loaded yet."""
-        missing = sorted(set(ids) - ledger.workflows.keys())
-        if missing:
-            for row in await self._connection.fetch(sql.LOAD_WORKFLOWS, missing):
-                ledger.workflows[row["id"]] = _workflow(row)
+        Returns:
+            The id under which `forget_outbox` drops the messages once they are sent.
 
-    async def load_tasks(self, ledger: Ledger, keys: Iterable[tuple[str, int, int]]) -> None:
-        """Load attempts, each with its group and workflow."""
-        missing = sorted(set(keys) - ledger.tasks.keys())
-        if missing:
-            rows = await self._connection.fetch(
-                sql.LOAD_TASKS,
-                [key[0] for key in missing],
-                [key[1] for key in missing],
-                [key[2] for key in missing],
-            )
-            for row in rows:
-                ledger.add_task(_task(row))
-            await self._load_groups(ledger, {(r["workflow"], r["group_index"]) for r in rows})
+        Raises:
+            FencedError: another engine has taken one of the partitions.
+        """
+        async with self._database.acquire() as connection:
+            if writes.simple and not ledger.new_tasks:
+                return await self._save(connection, epochs, ledger, writes)
+            async with connection.transaction():
+                # First, for the fence: it holds the partitions until the end.
+                outbox = await self._save(connection, epochs, ledger, writes)
+                await self._insert(connection, writes.plans)
+                await self._rest(connection, writes)
+                return outbox
 
-    async def _load_groups(self, ledger: Ledger, keys: Iterable[tuple[str, int]]) -> None:
-        missing = sorted(set(keys) - ledger.groups.keys())
-        if missing:
-            rows = await self._connection.fetch(
-                sql.LOAD_GROUPS, [key[0] for key in missing], [key[1] for key in missing]
-            )
-            for row in rows:
-                ledger.groups[row["workflow"], row["index"]] = _group(row)
-
-    async def load_whole_groups(self, ledger: Ledger, keys: Iterable[tuple[str, int]]) -> None:
-        """Load groups with the newest attempt of each of their tasks."""
-        missing = sorted(set(keys) - ledger.whole)
-        if missing:
-            await self._load_groups(ledger, missing)
-            rows = await self._connection.fetch(
-                sql.LOAD_CURRENT_TASKS, [key[0] for key in missing], [key[1] for key in missing]
-            )
-            for row in rows:
-                ledger.add_task(_task(row))
-            ledger.mark_whole(missing)
-
-    async def load_page(self, ledger: Ledger, workflow: str, first: int, limit: int) -> None:
-        """Load the next open groups of a workflow, whole."""
-        rows = await self._connection.fetch(sql.LOAD_PAGE, workflow, first, limit)
-        indices = [row["index"] for row in rows]
-        ledger.pages[workflow] = indices
-        await self.load_whole_groups(ledger, [(workflow, index) for index in indices])
-
-    async def load_submissions(self, ids: Sequence[str]) -> list[Submission]:
-        """Submissions that the engine does not have yet."""
-        known = await self._connection.fetch(sql.KNOWN_WORKFLOWS, ids)
-        new = sorted(set(ids) - {row["id"] for row in known})
-        if not new:
-            return []
-        return [
-            Submission(
-                row["workflow"],
-                row["uuid"],
-                row["name"],
-                row["user_name"],
-                row["pool"],
-                row["priority"],
-                row["labels"],
-                row["traceparent"],
-                row["submitted_at"],
-                row["spec"],
-            )
-            for row in await self._connection.fetch(sql.LOAD_SUBMISSIONS, new)
-        ]
-
-    async def load_bodies(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
-        """The unchanging parts of placements."""
-        wanted = sorted(set(keys))
-        rows = await self._connection.fetch(
-            sql.LOAD_BODIES, [key[0] for key in wanted], [key[1] for key in wanted]
-        )
-        return {(row["workflow"], row["index"]): row["body"] for row in rows}
-
-    async def load_completed_attempts(
-        self, keys: Iterable[tuple[str, int]]
-    ) -> dict[tuple[str, int], int]:
-        """Which attempt of each of these tasks has completed."""
-        wanted = sorted(set(keys))
-        if not wanted:
-            return {}
-        rows = await self._connection.fetch(
-            sql.LOAD_LOCATIONS, [key[0] for key in wanted], [key[1] for key in wanted]
-        )
-        return {(row["workflow"], row["index"]): row["attempt"] for row in rows}
-
-    async def insert(self, new: Sequence[tuple[Submission, Plan]]) -> None:
-        """Store new workflows with all that belongs to them."""
-        await self._connection.fetch(
-            sql.INSERT_WORKFLOWS,
-            *_columns(
-                (
-                    plan.workflow.id, partition_of(plan.workflow.id), plan.workflow.uuid,
-                    sent.name, sent.user, sent.pool, sent.priority, plan.workflow.cluster,
-                    sent.labels, plan.workflow.traceparent, plan.workflow.status.value,
-                    plan.workflow.submitted_at, plan.exec_timeout, plan.queue_timeout,
-                    plan.workflow.max_retries, plan.workflow.groups_total, len(plan.tasks),
-                    plan.workflow.groups_open,
-                )
-                for sent, plan in new
+    async def _save(
+        self, connection: Any, epochs: Mapping[int, int], ledger: Ledger, writes: Writes
+    ) -> int | None:
+        said = writes.envelopes
+        row = await connection.fetchrow(
+            sql.SAVE,
+            self._owner,
+            list(epochs),
+            list(epochs.values()),
+            writes.forget,
+            sorted({partition_of(envelope.headers["ce-subject"]) for envelope in said}),
+            rows.pack(said) if said else None,
+            *rows.task_changes(ledger.tasks[key] for key in sorted(ledger.changed_tasks)),
+            *rows.group_changes(ledger.groups[key] for key in sorted(ledger.changed_groups)),
+            *rows.workflow_changes(
+                ledger.workflows[key] for key in sorted(ledger.changed_workflows)
             ),
-        )  # fmt: skip
+        )
+        if not row["held"]:
+            raise FencedError("a partition was taken by another engine")
+        if ledger.new_tasks:
+            added = (ledger.tasks[key] for key in sorted(ledger.new_tasks))
+            await connection.execute(sql.INSERT_TASKS, *rows.added_tasks(added))
+        outbox: int | None = row["outbox"]
+        return outbox
+
+    async def _insert(self, connection: Any, plans: Sequence[Plan]) -> None:
+        if not plans:
+            return
+        await connection.execute(sql.INSERT_WORKFLOWS, *rows.new_workflows(plans))
         await self._copy(
+            connection,
             "task_group",
             sql.NEW_GROUP_COLUMNS,
             (
-                (
-                    group.workflow, group.index, partition_of(group.workflow), group.name,
-                    group.uuid, group.status.value, group.unmet, upstream, group.downstream,
-                    group.first_task, group.size, group.open, group.lead, group.ignore_nonlead,
-                    group.exec_timeout, group.queue_timeout, False, False, 0, 0, {},
-                )
-                for _, plan in new
+                rows.new_group(group, upstream)
+                for plan in plans
                 for group, upstream in zip(plan.groups, plan.upstream, strict=True)
             ),
-        )  # fmt: skip
+        )
         await self._copy(
+            connection,
             "group_body",
             ("workflow", "index", "body"),
             (
                 (plan.workflow.id, index, orjson.dumps(body).decode())
-                for _, plan in new
+                for plan in plans
                 for index, body in enumerate(plan.bodies)
             ),
         )
         await self._copy(
+            connection,
             "task",
             sql.NEW_TASK_COLUMNS,
-            (
-                (
-                    task.workflow, task.index, task.attempt, task.group, task.name, task.uuid,
-                    task.lead, task.status.value, task.exit_actions, False, False,
-                )
-                for _, plan in new
-                for task in plan.tasks
-            ),
-        )  # fmt: skip
+            (rows.new_task(task) for plan in plans for task in plan.tasks),
+        )
 
+    @staticmethod
     async def _copy(
-        self, table: str, columns: Sequence[str], records: Iterable[tuple[Any, ...]]
+        connection: Any, table: str, names: Sequence[str], records: Iterable[tuple[Any, ...]]
     ) -> None:
-        await self._connection.copy_records_to_table(
-            table, schema_name="engine", columns=columns, records=records
+        await connection.copy_records_to_table(
+            table, schema_name="engine", columns=names, records=records
         )
 
-    async def save(self, ledger: Ledger) -> None:
-        """Write back everything that has changed."""
-        if ledger.new_tasks:
-            rows = _columns(
-                # A list within an array would be one more dimension of it, so JSON goes as text.
-                (*t.key, t.group, t.name, t.uuid, t.lead, t.status.value, _json(t.exit_actions),
-                 t.exit_code, t.reason, t.message, t.node, t.processing_at, t.scheduling_at,
-                 t.initializing_at, t.started_at, t.ended_at, t.retry_at, t.archived, t.reported)
-                for t in (ledger.tasks[key] for key in sorted(ledger.new_tasks))
-            )  # fmt: skip
-            await self._connection.execute(sql.INSERT_TASKS, *rows)
-        if ledger.changed_tasks:
-            rows = _columns(
-                (*t.key, t.status.value, t.exit_code, t.reason, t.message, t.node,
-                 t.processing_at, t.scheduling_at, t.initializing_at, t.started_at, t.ended_at,
-                 t.retry_at, t.archived, t.reported)
-                for t in (ledger.tasks[key] for key in sorted(ledger.changed_tasks))
-            )  # fmt: skip
-            await self._connection.execute(sql.SAVE_TASKS, *rows)
-        if ledger.changed_groups:
-            rows = _columns(
-                (g.workflow, g.index, g.status.value, g.unmet, g.open, g.active, g.restarting,
-                 g.offered, g.offers, g.tally, g.verdict and g.verdict.value, g.message,
-                 g.processing_at, g.scheduling_at, g.initializing_at, g.started_at, g.ended_at,
-                 g.offer_at, g.queue_deadline, g.start_deadline, g.exec_deadline, g.retry_at,
-                 g.drain_deadline, g.linger_until, g.due_at)
-                for g in (ledger.groups[key] for key in sorted(ledger.changed_groups))
-            )  # fmt: skip
-            await self._connection.execute(sql.SAVE_GROUPS, *rows)
-        if ledger.changed_workflows:
-            rows = _columns(
-                (w.id, w.status.value, w.groups_open, w.groups_active, w.tasks_completed,
-                 w.tasks_failed, w.failures, w.started_at, w.ended_at, w.cancel_by,
-                 w.cancel_message, w.cancel_force, w.cause)
-                for w in (ledger.workflows[key] for key in sorted(ledger.changed_workflows))
-            )  # fmt: skip
-            await self._connection.execute(sql.SAVE_WORKFLOWS, *rows)
-
-    async def put_in_outbox(self, envelopes: Sequence[Envelope], forget: Sequence[int]) -> int:
-        """Store what is to be said with the decision itself; drops what has been said.
-
-        Returns:
-            The id under which `forget_outbox` drops it once it is sent.
-        """
-        if forget:
-            await self._connection.execute(sql.DELETE_OUTBOX, forget)
-        partitions = sorted(
-            {partition_of(envelope.headers["ce-subject"]) for envelope in envelopes}
-        )
-        number: int = await self._connection.fetchval(
-            sql.INSERT_OUTBOX, partitions, _pack(envelopes)
-        )
-        return number
-
-    async def put_off(self, follow_ups: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Store follow-ups that are too many for this transaction."""
-        await self._connection.execute(
-            sql.INSERT_FOLLOW_UPS,
-            [partition_of(workflow) for workflow, _ in follow_ups],
-            [body for _, body in follow_ups],
-        )
-
-    async def take_follow_ups(self, partitions: Sequence[int], limit: int) -> list[dict[str, Any]]:
-        """Take follow-ups that were put off, oldest first."""
-        rows = await self._connection.fetch(sql.TAKE_FOLLOW_UPS, partitions, limit)
-        return [row["body"] for row in sorted(rows, key=lambda row: row["id"])]
-
-    async def record(self, at: datetime, anomalies: Sequence[Anomaly]) -> None:
-        """Keep inputs that could not be, with the story of their entities."""
-        await self._connection.execute(
-            sql.INSERT_ANOMALIES,
-            at,
-            [anomaly.workflow for anomaly in anomalies],
-            [anomaly.what for anomaly in anomalies],
-            [anomaly.story for anomaly in anomalies],
-        )
-
-
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    """Rows to the column arrays that `unnest` wants."""
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
-
-
-def _pack(envelopes: Sequence[Envelope]) -> str:
-    return orjson.dumps([(e.subject, e.headers, e.body.decode()) for e in envelopes]).decode()
-
-
-def _unpack(text: str) -> list[Envelope]:
-    return [Envelope(s, h, body.encode()) for s, h, body in orjson.loads(text)]
-
-
-def _workflow(row: Row) -> Workflow:
-    values = list(row.values())
-    values[2] = WorkflowStatus(values[2])
-    return Workflow(*values)
-
-
-def _group(row: Row) -> Group:
-    values = list(row.values())
-    values[4] = TaskStatus(values[4])
-    if values[19] is not None:
-        values[19] = TaskStatus(values[19])
-    return Group(*values)
-
-
-def _task(row: Row) -> Task:
-    values = list(row.values())
-    values[7] = TaskStatus(values[7])
-    return Task(*values)
+    @staticmethod
+    async def _rest(connection: Any, writes: Writes) -> None:
+        if writes.taken:
+            await connection.execute(sql.DELETE_FOLLOW_UPS, writes.taken)
+        if writes.put_off:
+            await connection.execute(
+                sql.INSERT_FOLLOW_UPS,
+                [partition_of(workflow) for workflow, _ in writes.put_off],
+                [body for _, body in writes.put_off],
+            )
+        if writes.anomalies:  # the newest are kept: a flood of them is bounded
+            await connection.execute(sql.DROP_OLD_ANOMALIES, sql.ANOMALIES_KEPT)
+            await connection.execute(
+                sql.INSERT_ANOMALIES,
+                [anomaly.workflow for anomaly in writes.anomalies],
+                [anomaly.what for anomaly in writes.anomalies],
+                [anomaly.story for anomaly in writes.anomalies],
+            )

@@ -181,4 +181,5 @@ def outcome_of(ending: Ending, log_lines: int) -> Outcome:
         message=ending.message,
         started_at=None if started is None else datetime.fromtimestamp(started, UTC),
         log_lines=log_lines,
+        restarts=ending.restarts,
     )

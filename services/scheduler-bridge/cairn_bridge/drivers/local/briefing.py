@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cairn_common.events import TaskPlacement
+from cairn_common.events import RestartPolicy, TaskPlacement
 from cairn_common.spec.tokens import Token, substitute
 from cairn_common.telemetry import attempt_traceparent
-from cairn_runtime.room import NAMESPACES, File, Input, Output, Room, Sight, Task
+from cairn_runtime.room import NAMESPACES, File, Input, Output, Restart, Room, Sight, Task
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -90,6 +90,15 @@ def brief(
         wait=wait,
         hidden=[str(folder) for folder in local.hidden],
         tools=str(local.tools),
+        restart=_restart(task.restart),
+    )
+
+
+def _restart(policy: RestartPolicy | None) -> Restart | None:
+    if policy is None:
+        return None
+    return Restart(
+        policy.exit_codes, policy.limit, policy.backoff_seconds, policy.backoff_max_seconds
     )
 
 

@@ -1,0 +1,1 @@
+"""Programs that drive the peers; each runs in the environment of its peer."""

@@ -1,0 +1,1 @@
+"""The bridge's decisions: values in, values out."""
