@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -55,6 +56,7 @@ async def _groups(cluster: Cluster, options: argparse.Namespace, figures: Figure
         started = time.monotonic()
         for number in range(options.pods // options.group):
             placed = await place(api, progress, "default", f"group-{number}", options.group)
+            print(f"group {number}: {placed}", file=sys.stderr, flush=True)
             figures[f"group {number} created s"] = placed.created
             figures[f"group {number} bound s"] = placed.bound
             figures[f"group {number} running s"] = placed.running

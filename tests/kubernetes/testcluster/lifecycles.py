@@ -84,15 +84,15 @@ def _condition(kind: str, status: str, reason: str = "", message: str = "") -> s
 """
 
 
-def _statuses(field: str, source: str, state: str, *, ready: bool, started: bool) -> str:
-    """One status for every container of `source`; `state` is a template of its `state`."""
+def _main(state: str, *, up: bool = False) -> str:
+    """The status of every main container; `state` is the template of its `state`."""
     return f"""
-{field}:
-{{{{ range $index, $container := {source} }}}}
+containerStatuses:
+{{{{ range $index, $container := .spec.containers }}}}
 - name: {{{{ $container.name | Quote }}}}
   image: {{{{ $container.image | Quote }}}}
-  ready: {str(ready).lower()}
-  started: {str(started).lower()}
+  ready: {str(up).lower()}
+  started: {str(up).lower()}
   restartCount: 0
   state:
 {state}
@@ -278,21 +278,9 @@ conditions:
             + _condition("ContainersReady", "False", "ContainersNotReady")
             + "{{ if .spec.initContainers }}"
             + _init_statuses(_waiting("PodInitializing"), _waiting("PodInitializing"), done=False)
-            + _statuses(
-                "containerStatuses",
-                ".spec.containers",
-                _waiting("PodInitializing"),
-                ready=False,
-                started=False,
-            )
+            + _main(_waiting("PodInitializing"))
             + "{{ else }}"
-            + _statuses(
-                "containerStatuses",
-                ".spec.containers",
-                _waiting("ContainerCreating"),
-                ready=False,
-                started=False,
-            )
+            + _main(_waiting("ContainerCreating"))
             + "{{ end }}"
         ),
     )
@@ -303,15 +291,11 @@ conditions:
         f" and ({_waits('ImagePullBackOff')} or ({_waits('ErrImagePull')} | not))",
         _event("Warning", "Failed", "Failed to pull image: not found"),
         _status(
-            _statuses(
-                "containerStatuses",
-                ".spec.containers",
+            _main(
                 _waiting(
                     "ErrImagePull",
                     "'rpc error: code = NotFound desc = failed to pull image: not found'",
-                ),
-                ready=False,
-                started=False,
+                )
             )
         ),
         delay=f'if {_waits("ImagePullBackOff")} then "5s" else {_told("start-after", "0s")} end',
@@ -321,15 +305,7 @@ conditions:
         "pod-image-back-off",
         f"{_PENDING} and {_INITIALIZED} and {_MISSING} and {_waits('ErrImagePull')}",
         _event("Normal", "BackOff", "Back-off pulling image"),
-        _status(
-            _statuses(
-                "containerStatuses",
-                ".spec.containers",
-                _waiting("ImagePullBackOff", "Back-off pulling image"),
-                ready=False,
-                started=False,
-            )
-        ),
+        _status(_main(_waiting("ImagePullBackOff", "Back-off pulling image"))),
         milliseconds=500,
     )
     yield _stage(
@@ -340,7 +316,7 @@ conditions:
             "phase: Running\nconditions:\n"
             + _condition("Ready", "True")
             + _condition("ContainersReady", "True")
-            + _statuses("containerStatuses", ".spec.containers", _RUNS, ready=True, started=True)
+            + _main(_RUNS, up=True)
         ),
         delay=_told("start-after", "0s"),
     )
@@ -362,13 +338,7 @@ def _initializations() -> Iterator[dict[str, Any]]:
             "conditions:\n"
             + _condition("Initialized", "True")
             + _init_statuses(_end_of_init("0", "Completed"), _RUNS, done=True)
-            + _statuses(
-                "containerStatuses",
-                ".spec.containers",
-                _waiting("ContainerCreating"),
-                ready=False,
-                started=False,
-            )
+            + _main(_waiting("ContainerCreating"))
         ),
         delay=_told("init-run", "0s"),
     )
@@ -400,9 +370,7 @@ def _ends() -> Iterator[dict[str, Any]]:
         _status(
             "conditions:\n"
             + _UNREADY
-            + _statuses(
-                "containerStatuses", ".spec.containers", _MAIN_END, ready=False, started=False
-            )
+            + _main(_MAIN_END)
             + f"""
 {{{{ $failed := or {_OOM} (ne {_CODE} "0") }}}}
 {{{{ $sidecars := 0 }}}}
@@ -442,13 +410,7 @@ phase: Succeeded
             "message: 'The node was low on resource: memory.'\nconditions:\n"
             + _condition("DisruptionTarget", "True", "TerminationByKubelet")
             + _UNREADY
-            + _statuses(
-                "containerStatuses",
-                ".spec.containers",
-                _terminated("137", "Error"),
-                ready=False,
-                started=False,
-            )
+            + _main(_terminated("137", "Error"))
         ),
         delay=_told("run", "1s"),
     )
@@ -459,17 +421,7 @@ def _deletions() -> Iterator[dict[str, Any]]:
         "Pod",
         "pod-stopped",
         f"{_DELETED} and {_ACCEPTED} and ({_OVER} | not)",
-        _status(
-            "phase: Failed\nconditions:\n"
-            + _UNREADY
-            + _statuses(
-                "containerStatuses",
-                ".spec.containers",
-                _terminated("143", "Error"),
-                ready=False,
-                started=False,
-            )
-        ),
+        _status("phase: Failed\nconditions:\n" + _UNREADY + _main(_terminated("143", "Error"))),
         delay=_told("stop", "0s"),
     )
     yield _stage(
