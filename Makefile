@@ -57,6 +57,8 @@ format: setup ## Format the code and mend what ruff can mend
 
 bench: setup ## Run the benchmarks; each prints a table and, last, a JSON line
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.peers
 
 simulate: setup ## Tell many simulated stories of the engine's core: make simulate SEEDS=100000
 	$(BIN)/pytest tests/simulation --seeds $(SEEDS) --timeout 0
