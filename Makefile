@@ -63,6 +63,8 @@ format: setup ## Format the code and mend what ruff can mend
 
 bench: setup ## Run the benchmarks; each prints a table and, last, a JSON line
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.peers
 
 bench-bridge: setup ## What a simulated Kubernetes cluster with 1,000 nodes and 10,000 pods bears here
 	PYTHONPATH=tests/kubernetes $(BIN)/python -m benchmarks.bridge

@@ -49,7 +49,7 @@ def main(quick: bool, only: Sequence[str], markdown: bool) -> None:
     """Measure all systems, one after the other, and report."""
     scale = 5 if quick else 1
     plans = (
-        (ORCHESTRATION, Work(chains=100 // scale, burst=300 // scale, fans=15 // scale)),
+        (ORCHESTRATION, Work(chains=50 // scale, burst=100 // scale, fans=10 // scale)),
         (PROCESSES, Work(chains=20 // scale, burst=40 // scale, fans=5 // scale)),
     )
     tables: list[list[Row]] = []
