@@ -235,11 +235,12 @@ ORDER BY t.workflow, t.index LIMIT $4
 """
 
 COMPLETED_OF: Final = f"""
-SELECT {_T_COLUMNS}, g.name AS group_name
-FROM engine.task_group AS g
+SELECT {_T_COLUMNS}, g.name AS group_name, w.uuid AS workflow_uuid
+FROM engine.workflow AS w
+JOIN engine.task_group AS g ON g.workflow = w.id
 JOIN engine.task AS t
   ON t.workflow = g.workflow AND t.index >= g.first_task AND t.index < g.first_task + g.size
-WHERE g.workflow = $1 AND g.status = 'COMPLETED' AND t.status <> 'RESCHEDULED'
+WHERE w.id = $1 AND g.status = 'COMPLETED' AND t.status <> 'RESCHEDULED'
 ORDER BY t.index, t.attempt
 """
 """What a restart need not run again: the last attempt of each task of each completed group."""

@@ -18,7 +18,7 @@ from cairn_common.events import Envelope, partition_of
 from cairn_common.persistence import Database
 from cairn_engine.core import Ledger
 from cairn_engine.core.inputs import Anomaly
-from cairn_engine.core.plan import Finished, Plan
+from cairn_engine.core.plan import Finished, Plan, location_of
 from cairn_engine.store import rows, sql
 
 
@@ -138,6 +138,8 @@ class Store:
         finished: Finished = {}
         for row in await self._database.fetch(sql.COMPLETED_OF, workflow):
             task = rows.to_task(row)
+            if task.location is None:
+                task.location = location_of(row["workflow_uuid"], task.name, task.attempt)
             finished.setdefault(row["group_name"], {})[task.name] = task  # the last attempt
         return finished
 

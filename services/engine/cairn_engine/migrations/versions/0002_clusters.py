@@ -18,7 +18,7 @@ depends_on = None
 STATEMENTS = (
     "DROP INDEX engine.task_group_due",
     """
-    CREATE INDEX workflow_open ON engine.workflow (partition, id) WHERE ended_at IS NULL
+    CREATE INDEX workflow_open ON engine.workflow (id, partition) WHERE ended_at IS NULL
     """,
     "ALTER TABLE engine.workflow ADD COLUMN parent text",
     "ALTER TABLE engine.task_group ADD COLUMN cluster text",
