@@ -226,7 +226,7 @@ def test_a_failed_workflow_is_restarted_from_what_failed(
     assert "[first]" not in log, "what had completed ran again"
     assert f"[second] {made.rsplit(' ', 1)[1]}" in log, "its outputs were not taken over"
     answer = json.loads(system.cairn("workflow", "query", again, "--format-type", "json"))
-    assert answer["parent_name"] == name
+    assert (answer["parent_name"], answer["parent_job_id"]) == ("mendable", 1)
     refused = system.run("workflow", "restart", again)
     assert refused.returncode != 0
     assert "completed: nothing of it has failed" in refused.stderr
