@@ -19,7 +19,7 @@ from opentelemetry.trace import Span
 from cairn_api.core.guard import is_loopback
 from cairn_api.core.inventory import Inventory
 from cairn_api.handlers.application import make_app
-from cairn_api.handlers.clusters import ClusterNews
+from cairn_api.handlers.clusters import ClusterListener
 from cairn_api.handlers.context import Context, Streams
 from cairn_api.handlers.listening import Listening
 from cairn_api.handlers.logreading import LogFollower, LogReader
@@ -80,7 +80,7 @@ class ApiService:
             outgoing = Outgoing(publisher)
             sweep = Sweep(writer, outgoing, settings.handover_seconds)
             listening = Listening(bus.client)
-            inventory = Inventory(settings.pools)
+            inventory = Inventory(settings.pins, settings.default_pool)
             logs = LogReader(bus.client)
             context = Context(
                 settings=settings,
@@ -90,7 +90,7 @@ class ApiService:
                 loader=loader,
                 outgoing=outgoing,
                 inventory=inventory,
-                clusters=ClusterNews(bus, inventory),
+                clusters=ClusterListener(bus, inventory),
                 listening=listening,
                 watches=Watches(
                     reader,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -44,14 +45,15 @@ class ApiSettings(ServiceSettings):
         default_factory=_local_user, description="Who a request without x-osmo-user comes from."
     )
 
-    pools: dict[str, str] = Field(
-        default={"default": "local"},
-        description="Which cluster serves which pool; the engine has the same setting.",
+    pools: dict[str, str | dict[str, Any]] = Field(
+        default={},
+        description="Pools that one cluster only serves, as the engine's setting of this name has"
+        " them; what else it says is the engine's business.",
     )
     default_pool: str = Field(default="default", description="The pool of users who chose none.")
     features: list[Feature] = Field(
         default=list(_EXECUTED),
-        description="What workflows may use; GPUs and platforms follow from the inventory.",
+        description="What workflows may use anywhere; clusters say what else they can do.",
     )
 
     max_body_bytes: int = Field(
@@ -79,3 +81,12 @@ class ApiSettings(ServiceSettings):
     keepalive_seconds: float = Field(
         default=15.0, gt=0, description="How often an idle watch says that it is alive."
     )
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """The cluster of each pool that is bound to one."""
+        named = {
+            pool: rules if isinstance(rules, str) else rules.get("cluster")
+            for pool, rules in self.pools.items()
+        }
+        return {pool: cluster for pool, cluster in named.items() if cluster}

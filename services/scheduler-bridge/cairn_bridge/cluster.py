@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from cairn_common.events import FinishReason, GroupPlacement, LogLine, NodeInfo
+from cairn_common.spec.features import Feature
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -104,9 +105,14 @@ class ExecStream(Protocol):
 
 
 class ClusterDriver(Protocol):
-    """One cluster. All methods are safe to call again after a crash."""
+    """One cluster. All methods are safe to call again after a crash.
+
+    `features` are those parts of the workflow language that it executes and not every cluster
+    does; what it leaves out is refused at submission.
+    """
 
     name: str
+    features: frozenset[Feature]
 
     async def start(self, reporter: Reporter) -> None:
         """Finds what is there from before and begins to watch it. Reports nothing twice

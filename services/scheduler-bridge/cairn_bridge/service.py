@@ -141,12 +141,15 @@ class BridgeService:
 
     async def _take_inventory(self, driver: ClusterDriver, publisher: Publisher) -> None:
         settings = self._settings
+        pools = settings.pools_of_cluster
         while True:
             resources = ClusterResources(
                 cluster=settings.cluster,
                 at=datetime.now(UTC),
-                pools=list(settings.pools_of_cluster.pools),
+                pools=list(pools.pools),
                 nodes=await driver.inventory(),
+                definitions=pools.announced(),
+                features=sorted(driver.features),
             )
             await publisher.publish([encode(resources, source=f"/bridge/{settings.cluster}")])
             await asyncio.sleep(settings.inventory_seconds)

@@ -30,6 +30,7 @@ from cairn_common.events import (
 )
 from cairn_common.messaging import Bus, Publisher, connect_bus, ensure_streams
 from cairn_common.requests import ATTEMPTS_SUBJECT, AttemptsReply, AttemptsRequest, KnownAttempt
+from cairn_common.spec.features import Feature
 from servers import Servers
 
 
@@ -38,6 +39,7 @@ class RecordingDriver:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.features = frozenset({Feature.GPU})
         self.reporter: Reporter
         self.attempts: set[AttemptKey] = set()
         self.calls: list[tuple[str, int]] = []
@@ -231,13 +233,14 @@ async def engine_of_a_cluster(servers: Servers) -> AsyncIterator[Engine]:
 
 @contextlib.asynccontextmanager
 async def bridge(
-    servers: Servers, driver: RecordingDriver, *, unsettled_seconds: float = 60.0
+    servers: Servers, driver: RecordingDriver, *, unsettled_seconds: float = 60.0, **changes: Any
 ) -> AsyncIterator[asyncio.Task[None]]:
     """A bridge at work."""
     settings = BridgeSettings(
         nats_url=servers.nats_url,
         cluster=driver.name,
         unsettled_seconds=unsettled_seconds,
+        **changes,
     )
     service = BridgeService(settings, lambda _: driver)
     work = asyncio.create_task(service.run())

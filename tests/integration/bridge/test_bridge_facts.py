@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 
 from bridge_harness import Engine, RecordingDriver, bridge
+from nats.aio.msg import Msg
 
 from cairn_bridge.cluster import AttemptKey, Fact, Outcome, Phase
 from cairn_bridge.reporter import BusReporter
-from cairn_common.events import FinishReason, TaskAccepted, TaskFinished
+from cairn_common.events import ClusterResources, FinishReason, TaskAccepted, TaskFinished, decode
 from cairn_common.messaging import Publisher
 from servers import Servers
 
@@ -131,3 +133,27 @@ async def test_a_reconciliation_that_fails_is_tried_again(
         workflow = engine.workflow()
         await engine.say(engine.ready(workflow))
         await engine.until(lambda: bool(engine.of(TaskAccepted, workflow)))
+
+
+async def test_a_bridge_announces_its_pools_without_their_templates(
+    servers: Servers, engine: Engine, tmp_path: Path
+) -> None:
+    pools = tmp_path / "pools.yaml"
+    pools.write_text(
+        "template: {spec: {secret: cluster}}\n"
+        "pools: {robots: {template: {spec: {secret: pool}}, default_platform: p, platforms: "
+        "{p: {default_cpu: 4, privileged_allowed: true, template: {spec: {secret: own}}}}}}\n"
+    )
+    heard = asyncio.Queue[Msg]()
+    await engine.bus.client.subscribe(f"cluster.resources.{engine.cluster}", cb=heard.put)
+    async with (
+        asyncio.timeout(30),
+        bridge(servers, RecordingDriver(engine.cluster), pools_file=pools),
+    ):
+        message = await heard.get()
+    event = decode(message.subject, message.headers, message.data)
+    assert isinstance(event, ClusterResources)
+    assert event.features == ["gpu"]
+    assert event.pools == ["robots"]
+    assert event.definitions["robots"].platforms["p"].default_cpu == 4
+    assert b"secret" not in message.data

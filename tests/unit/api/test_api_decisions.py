@@ -16,9 +16,10 @@ from cairn_api.core.guard import (
     is_loopback,
     origin_is_allowed,
 )
-from cairn_api.core.inventory import Inventory, features_of, pool_usage, resources_of
+from cairn_api.core.inventory import Inventory, Site, features_of
 from cairn_api.core.labels import merge_labels, parse_labels, parse_selector
 from cairn_api.core.model import Request
+from cairn_api.core.nodes import pool_usage, resources_of
 from cairn_api.core.pools import PoolStatus
 from cairn_api.core.submission import (
     NO_INVENTORY,
@@ -137,12 +138,17 @@ workflow:
 FEATURES = frozenset(ApiSettings(_env_file=None).features)
 
 
+def site(nodes: list[NodeInfo]) -> Site:
+    """A cluster whose bridge says no more than its nodes."""
+    return Site("local", nodes, None, features_of(nodes))
+
+
 def judged(text: str = TEXT, nodes: list[NodeInfo] | None = None, **labels: str) -> object:
     return accept(
         load_workflow(text),
         pool="default",
         features=frozenset(feature.value for feature in FEATURES),
-        nodes=[NODE] if nodes is None else nodes,
+        sites=[site([NODE] if nodes is None else nodes)],
         labels=labels,
         environment={},
         template=None,
@@ -154,7 +160,7 @@ def test_an_accepted_workflow() -> None:
         load_workflow(TEXT),
         pool="default",
         features=FEATURES,
-        nodes=[NODE],
+        sites=[site([NODE])],
         labels={"a": "c", "d": "e"},
         environment={"E": "1"},
         template="before",
@@ -200,7 +206,7 @@ def test_without_an_inventory_capacity_is_not_checked() -> None:
         load_workflow(TEXT.replace("cpu: 4", "cpu: 9999")),
         pool="default",
         features=FEATURES,
-        nodes=None,
+        sites=[],
         labels={},
         environment={},
         template=None,
@@ -227,7 +233,7 @@ def test_environment() -> None:
 
 def test_an_inventory() -> None:
     inventory = Inventory({"default": "local", "second": "local", "far": "remote"})
-    assert inventory.nodes("default") is None
+    assert inventory.sites("default") == []
     assert inventory.status("default", NOW) is PoolStatus.OFFLINE
     inventory.take_resources(
         ClusterResources(cluster="local", at=NOW, pools=["default"], nodes=[NODE])
@@ -236,8 +242,8 @@ def test_an_inventory() -> None:
         cluster="local", at=NOW - timedelta(minutes=1), pools=["default"], nodes=[]
     )
     inventory.take_resources(older)
-    assert inventory.nodes("second") == [NODE]
-    assert inventory.nodes("far") is None
+    assert [each.nodes for each in inventory.sites("second")] == [[NODE]]
+    assert inventory.sites("far") == []
     inventory.take_heartbeat(ClusterHeartbeat(cluster="local", at=NOW, interval_seconds=60))
     assert inventory.status("default", NOW + timedelta(minutes=3)) is PoolStatus.ONLINE
     assert inventory.status("default", NOW + timedelta(minutes=5)) is PoolStatus.OFFLINE

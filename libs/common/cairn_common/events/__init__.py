@@ -7,6 +7,7 @@ CloudEvent in NATS binary mode and takes it off again, `subjects` says what is s
 from cairn_common.events.catalogue import (
     CATALOGUE,
     AttemptRef,
+    ClusterChanged,
     ClusterHeartbeat,
     ClusterResources,
     Event,
@@ -49,6 +50,7 @@ __all__ = [
     "CATALOGUE",
     "PARTITIONS",
     "AttemptRef",
+    "ClusterChanged",
     "ClusterHeartbeat",
     "ClusterResources",
     "Envelope",

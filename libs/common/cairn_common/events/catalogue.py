@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cairn_common.events.subjects import partition_of, token
+from cairn_common.pools.model import Pool
 
 Priority = Literal["HIGH", "NORMAL", "LOW"]
 
@@ -436,6 +437,27 @@ class ClusterResources(ClusterEvent):
     at: datetime
     pools: list[str]
     nodes: list[NodeInfo]
+    definitions: dict[str, Pool] = Field(
+        default={}, description="What each pool has and allows, without its pod templates."
+    )
+    features: list[str] | None = Field(
+        default=None,
+        description="What workflows may use there beyond running commands: `privileged`, "
+        "`host_network`, `volume_mounts`, `topology`, `nodes_excluded`, `platform`, `gpu`.",
+    )
+
+
+class ClusterChanged(ClusterEvent):
+    """The engine treats the cluster otherwise from now on; from engine to all.
+
+    ACTIVE takes new work, DRAINING only ends what it has, REMOVED is forgotten until its bridge
+    announces it again.
+    """
+
+    type: ClassVar[str] = "cluster.changed"
+
+    at: datetime
+    state: Literal["ACTIVE", "DRAINING", "REMOVED"]
 
 
 CATALOGUE: dict[str, type[Event]] = {
@@ -456,6 +478,7 @@ CATALOGUE: dict[str, type[Event]] = {
         TaskArchived,
         ClusterHeartbeat,
         ClusterResources,
+        ClusterChanged,
     )
 }
 """Every event by its CloudEvents type."""

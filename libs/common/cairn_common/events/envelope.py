@@ -102,7 +102,8 @@ def decode(subject: str, headers: Mapping[str, str] | None, body: bytes) -> Even
     if model is None:
         raise InvalidEventError(f"no event of the catalogue has the type {kind!r}")
     try:
-        return model.model_validate_json(body)
+        # A newer sender may say more, also about what is configuration and strict elsewhere.
+        return model.model_validate_json(body, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"

@@ -78,8 +78,8 @@ LOGS: Final = Stream(
 )
 CLUSTERS: Final = Stream(
     "CAIRN_CLUSTERS",
-    ("cluster.heartbeat.>", "cluster.resources.>"),
-    "The clusters' heartbeats and inventories.",
+    ("cluster.heartbeat.>", "cluster.resources.>", "cluster.changed.>"),
+    "The clusters' heartbeats and inventories, and whether they take work.",
     max_age_seconds=24 * 3600,
     max_bytes=1 << 30,
 )

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from posixpath import normpath
 
-from cairn_common.pools.model import UNLIMITED, Pool, Share
+from cairn_common.pools.model import UNLIMITED, Platform, Pool, Share
 from cairn_common.spec.capacity import Amounts, requested
-from cairn_common.spec.models import GroupSpec, TaskSpec, WorkflowSpec
+from cairn_common.spec.models import GroupSpec, ResourceSpec, TaskSpec, WorkflowSpec
 from cairn_common.spec.problems import ErrorCode, Location, Problem
 
 _SHARES = ("cpu", "memory", "gpu")
@@ -41,6 +41,19 @@ def mount_allowed(source: str, allowed: Sequence[str]) -> bool:
         if source == root or source.startswith(f"{root.rstrip('/')}/"):
             return True
     return False
+
+
+def needed(resource: ResourceSpec, pool: Pool) -> Amounts:
+    """What a task needs in a pool: what it asks for, else its platform's defaults, else OSMO's."""
+    platform = pool.platform(resource.platform) or Platform()
+    return requested(
+        ResourceSpec(
+            cpu=platform.default_cpu if resource.cpu is None else resource.cpu,
+            gpu=resource.gpu or platform.default_gpu,
+            memory=platform.default_memory if resource.memory is None else resource.memory,
+            storage=platform.default_storage if resource.storage is None else resource.storage,
+        )
+    )
 
 
 def refusals(
@@ -102,13 +115,14 @@ def check_pool(
     Problems have no position; `LoadedWorkflow.locate` adds it.
     """
     problems: list[Problem] = []
+    said: set[str] = set()  # what is the same for many tasks is said once
     for g, group in enumerate(spec.all_groups):
         for t, task in enumerate(group.tasks):
             place = spec.task_location(g, t)
-            problems += [
-                Problem(words, place, ErrorCode.RESOURCE, "", file)
-                for words in _task_refusals(spec, task, pool, name)
-            ]
+            for words in _task_refusals(spec, task, pool, name):
+                if words not in said:
+                    said.add(words)
+                    problems.append(Problem(words, place, ErrorCode.RESOURCE, "", file))
         place = ("workflow", "tasks", g) if spec.written_as_tasks else ("workflow", "groups", g)
         problems += _share_problems(spec, group, pool, name, priority, place, file)
     return problems
@@ -140,7 +154,7 @@ def _share_problems(
     """A gang that exceeds the pool's maximum, or its guarantee when it may not borrow."""
     need = Amounts()
     for task in group.tasks:
-        need = need.plus(requested(spec.resource_of(task)))
+        need = need.plus(needed(spec.resource_of(task), pool))
     problems: list[Problem] = []
     for field in _SHARES:
         share: Share = getattr(pool.queue, field)

@@ -102,19 +102,20 @@ class Pool(PoolModel):
             raise ValueError("two topology_keys have the same key")
         return self
 
+    @property
+    def usual_platform(self) -> str | None:
+        """The platform of tasks that name none: the default, or the only one there is."""
+        if self.default_platform is None and len(self.platforms) == 1:
+            return next(iter(self.platforms))
+        return self.default_platform
+
     def platform(self, name: str | None) -> Platform | None:
-        """The platform of that name; the default one without a name; None if there is none.
+        """The platform of that name; the usual one without a name; None if there is none.
 
         A pool without platforms has one that allows nothing special and takes any node.
         """
-        if not self.platforms and name is None:
-            return Platform()
-        chosen = name or self.default_platform
-        if chosen is None and len(self.platforms) == 1:
-            return next(iter(self.platforms.values()))
-        if chosen is None:
-            return Platform()
-        return self.platforms.get(chosen)
+        chosen = name or self.usual_platform
+        return Platform() if chosen is None else self.platforms.get(chosen)
 
 
 class ClusterPools(PoolModel):
@@ -122,3 +123,18 @@ class ClusterPools(PoolModel):
 
     pools: dict[str, Pool] = {"default": Pool()}
     template: dict[str, Any] = Field(default={}, description="Merged into each pod.")
+
+    def announced(self) -> dict[str, Pool]:
+        """The pools as everybody may see them: pod templates may hold secrets."""
+        return {
+            name: pool.model_copy(
+                update={
+                    "template": {},
+                    "platforms": {
+                        each: platform.model_copy(update={"template": {}})
+                        for each, platform in pool.platforms.items()
+                    },
+                }
+            )
+            for name, pool in self.pools.items()
+        }

@@ -8,7 +8,7 @@ share its answer, so the cost is resources times nodes, plus one step per task.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -89,14 +89,25 @@ def check_capacity(
     *,
     pool: str = "default",
     default_platform: str | None = None,
+    platforms: Collection[str] | None = None,
+    amounts: Callable[[ResourceSpec], Amounts] = requested,
     file: str = "workflow.yaml",
 ) -> list[Problem]:
     """Problems, all of code RESOURCE, of tasks and groups that no state of the pool can hold.
 
-    A resource without a platform may use the `default_platform`, or every node if that is None.
+    Args:
+        spec: the workflow.
+        nodes: the pool's nodes.
+        pool: its name.
+        default_platform: of resources that name none; every node may be theirs if it is None.
+        platforms: those that are configured; a platform that is none of them is left to
+            `cairn_common.pools.check_pool`. None: there are those that nodes belong to.
+        amounts: what a task with a resource needs.
+        file: the name of the workflow's file.
+
     Problems have no position; `LoadedWorkflow.locate` adds it.
     """
-    check = _Check(nodes, pool, default_platform, file)
+    check = _Check(nodes, pool, default_platform, platforms, amounts, file)
     first_use: dict[str, Location] = {}
     for g, group in enumerate(spec.all_groups):
         for t, task in enumerate(group.tasks):
@@ -115,12 +126,20 @@ class _Check:
     """The nodes a check is about, and what it found."""
 
     def __init__(
-        self, nodes: Sequence[NodeCapacity], pool: str, default_platform: str | None, file: str
+        self,
+        nodes: Sequence[NodeCapacity],
+        pool: str,
+        default_platform: str | None,
+        platforms: Collection[str] | None,
+        amounts: Callable[[ResourceSpec], Amounts],
+        file: str,
     ) -> None:
         self.problems: list[Problem] = []
         self._nodes = nodes
         self._pool = pool
         self._default_platform = default_platform
+        self._platforms = platforms
+        self._amounts = amounts
         self._file = file
         self._failed: set[str] = set()
         self._eligible_cache: dict[str, list[NodeCapacity]] = {}
@@ -128,9 +147,12 @@ class _Check:
     def resource(self, name: str, spec: WorkflowSpec, use: Location) -> None:
         """One task with this resource must fit an empty node."""
         resource = spec.resources.get(name) or ResourceSpec()
-        need = requested(resource)
+        if self._platforms is not None and (resource.platform or "") not in {"", *self._platforms}:
+            self._failed.add(name)
+            return
+        need = self._amounts(resource)
         place: Location = ("workflow", "resources", name) if name in spec.resources else use
-        platforms = {platform for node in self._nodes for platform in node.platforms}
+        platforms = self._platforms or {each for node in self._nodes for each in node.platforms}
         if resource.platform is not None and resource.platform not in platforms:
             available = ", ".join(sorted(platforms)) or "none"
             self._fail(
@@ -154,7 +176,7 @@ class _Check:
         allowed: dict[str, NodeCapacity] = {}
         for resource_name, count in counts.items():
             resource = spec.resources.get(resource_name) or ResourceSpec()
-            need = need.plus(requested(resource).times(count))
+            need = need.plus(self._amounts(resource).times(count))
             allowed |= {node.name: node for node in self._eligible(resource_name, resource)}
         total = reduce(Amounts.plus, (node.amounts for node in allowed.values()), Amounts())
         if failed := need.exceeding(total):

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cairn_api.core.errors import ApiError
-from cairn_api.core.inventory import capacities, features_of
+from cairn_api.core.fitting import problems_of
+from cairn_api.core.inventory import Site
 from cairn_api.core.labels import merge_labels
 from cairn_api.core.model import Request
-from cairn_common.events import NodeInfo
-from cairn_common.spec.capacity import check_capacity, requested
-from cairn_common.spec.features import unsupported
+from cairn_common.spec.capacity import requested
 from cairn_common.spec.load import LoadedWorkflow
 from cairn_common.spec.models import WorkflowSpec
 from cairn_common.spec.problems import SpecError
 
-NO_INVENTORY = "The pool's cluster has not said yet what it has; whether this fits was not checked."
+NO_INVENTORY = "No cluster of the pool has said yet what it has; whether this fits was not checked."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +38,30 @@ def accept(
     *,
     pool: str,
     features: frozenset[str],
-    nodes: Sequence[NodeInfo] | None,
+    sites: Sequence[Site],
     labels: Mapping[str, str],
     environment: Mapping[str, str],
     template: str | None,
+    priority: str = "NORMAL",
 ) -> Accepted:
     """Check what depends on this installation and its clusters, all problems at once.
 
     Args:
         loaded: the workflow, already without problems of its own.
         pool: where it is to run.
-        features: what is executed here, apart from what follows from the nodes.
-        nodes: the pool's nodes; None if they are not known, which skips the check.
+        features: what is executed here, whatever the cluster.
+        sites: what the pool's clusters offer; with none only features are checked.
         labels: labels of the submission, which win over those of the file.
         environment: variables for every task that `loaded` does not have yet.
         template: the text before its templates were filled in, if the client did that.
+        priority: HIGH and NORMAL run within the pool's guarantee.
 
     Raises:
         SpecError: the workflow cannot run here.
         ApiError: too many labels.
     """
     spec = loaded.spec
-    if nodes is not None:
-        features |= features_of(nodes)
-    problems = unsupported(spec, features)
-    if nodes is not None:
-        problems += check_capacity(spec, capacities(nodes), pool=pool)
+    problems = problems_of(spec, sites, pool=pool, features=features, priority=priority)
     if problems:
         raise SpecError(loaded.locate(problems), rendered=loaded.rendered)
     merged = merge_labels(spec.labels, dict(labels))
@@ -81,7 +78,7 @@ def accept(
         rendered=loaded.rendered,
         template=template,
         labels=merged,
-        warnings=[*loaded.warnings, *([NO_INVENTORY] if nodes is None else [])],
+        warnings=[*loaded.warnings, *([] if sites else [NO_INVENTORY])],
         request=usual,
         other_requests=others,
     )

@@ -12,7 +12,7 @@ from fastapi import Depends, Header, Path, Request
 from cairn_api.core.errors import ApiError, no_workflow, unavailable
 from cairn_api.core.inventory import Inventory
 from cairn_api.core.present import Links
-from cairn_api.handlers.clusters import ClusterNews
+from cairn_api.handlers.clusters import ClusterListener
 from cairn_api.handlers.listening import Listening
 from cairn_api.handlers.logreading import LogFollower, LogReader
 from cairn_api.handlers.outgoing import Outgoing
@@ -58,7 +58,7 @@ class Context:
     loader: SpecLoader
     outgoing: Outgoing
     inventory: Inventory
-    clusters: ClusterNews
+    clusters: ClusterListener
     listening: Listening
     watches: Watches
     logs: LogReader

@@ -8,9 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from cairn_api.core.errors import ApiError
-from cairn_api.core.inventory import pool_minimal, pool_usage, resources_of, usage_of
+from cairn_api.core.nodes import node_sets, pool_minimal, resources_of, sum_of
 from cairn_api.core.pools import (
-    NodeSet,
     PoolQuotaAnswer,
     PoolsAnswer,
     ProfileAnswer,
@@ -25,7 +24,7 @@ Pools = Annotated[list[str] | None, Query(description="Only these.")]
 
 
 def _chosen(context: Context, pools: list[str] | None, *, every: bool = False) -> list[str]:
-    known = sorted(context.inventory.pools)
+    known = context.inventory.pools
     return known if every or not pools else [pool for pool in known if pool in set(pools)]
 
 
@@ -41,22 +40,11 @@ async def get_pools(context: Ctx, all_pools: bool = True, pools: Pools = None) -
 async def get_pool_quotas(
     context: Ctx, all_pools: bool = True, pools: Pools = None
 ) -> PoolQuotaAnswer:
-    """The use of the pools. Pools of one cluster share its nodes: they are one node set."""
-    now = datetime.now(UTC)
-    by_cluster: dict[str, list[str]] = {}
-    for pool in _chosen(context, pools):
-        by_cluster.setdefault(context.inventory.pools[pool], []).append(pool)
-    nodes = [
-        node
-        for members in by_cluster.values()
-        for node in context.inventory.nodes(members[0]) or ()
-    ]
+    """The use of the pools. Pools that share nodes are one node set."""
+    chosen = _chosen(context, pools)
     return PoolQuotaAnswer(
-        node_sets=[
-            NodeSet(pools=[pool_usage(context.inventory, pool, now) for pool in members])
-            for members in by_cluster.values()
-        ],
-        resource_sum=usage_of(nodes),
+        node_sets=node_sets(context.inventory, chosen, datetime.now(UTC)),
+        resource_sum=sum_of(context.inventory, chosen),
     )
 
 
@@ -78,7 +66,7 @@ async def get_one_resource(context: Ctx, name: str) -> ResourcesAnswer:
     """One node."""
     found = [
         resource
-        for resource in resources_of(context.inventory, sorted(context.inventory.pools))
+        for resource in resources_of(context.inventory, context.inventory.pools)
         if resource.hostname == name
     ]
     if not found:
@@ -99,7 +87,7 @@ async def get_profile(context: Ctx, user: User) -> ProfileAnswer:
             }
         ),
         roles=["osmo-admin", "osmo-user"],
-        pools=sorted(context.inventory.pools),
+        pools=context.inventory.pools,
     )
 
 

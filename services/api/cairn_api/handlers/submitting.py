@@ -100,6 +100,7 @@ async def submit_workflow(
         labels=labels,
         environment=more_environment,
         template=template,
+        priority=priority.value,
     )
     if validation_only:
         return SubmitAnswer(
@@ -153,7 +154,7 @@ async def restart_workflow(
             workflow=workflow_id,
         )
     loaded = await _load_again(context, workflow_id)
-    accepted = await _accept(context, loaded, pool_name)
+    accepted = await _accept(context, loaded, pool_name, priority=earlier.priority)
     return await _submit(
         context,
         links,
@@ -179,6 +180,7 @@ async def _accept(
     labels: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     template: str | None = None,
+    priority: str = "NORMAL",
 ) -> Accepted:
     """Judge a readable workflow by what this installation and the pool's clusters have."""
     await context.clusters.known(pool, context.settings.inventory_patience)
@@ -187,10 +189,11 @@ async def _accept(
             loaded,
             pool=pool,
             features=frozenset(context.settings.features),
-            nodes=context.inventory.nodes(pool),
+            sites=context.inventory.sites(pool),
             labels=labels or {},
             environment=environment or {},
             template=template,
+            priority=priority,
         ),
         len(loaded.rendered),
     )

@@ -46,6 +46,20 @@ from cairn_bridge.drivers.kubernetes.streams import PodExec, PodPort
 from cairn_bridge.drivers.kubernetes.telling import Teller
 from cairn_bridge.drivers.kubernetes.watch import Follower
 from cairn_common.events import FinishReason, GroupPlacement, NodeInfo
+from cairn_common.spec.features import Feature
+
+FEATURES: Final = frozenset(
+    {
+        Feature.GPU,
+        Feature.HOST_NETWORK,
+        Feature.NODES_EXCLUDED,
+        Feature.PLATFORM,
+        Feature.PRIVILEGED,
+        Feature.TOPOLOGY,
+        Feature.VOLUME_MOUNTS,
+    }
+)
+"""What pods can do, where their platform lets them."""
 
 _BEFORE: Final = "the attempt was settled before"
 
@@ -84,6 +98,7 @@ class KubernetesDriver:
         patience: Patience | None = None,
     ) -> None:
         self.name = site.cluster
+        self.features = FEATURES
         self._connect = connect
         self._site = site
         self._patience = patience or Patience()

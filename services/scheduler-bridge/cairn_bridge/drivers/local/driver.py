@@ -44,6 +44,7 @@ from cairn_bridge.drivers.local.roll import Roll, need
 from cairn_bridge.drivers.local.starting import broken, start_shims
 from cairn_bridge.drivers.local.teller import Teller
 from cairn_common.events import FinishReason, GroupPlacement, NodeInfo, TaskPlacement
+from cairn_common.spec.features import Feature
 from cairn_runtime.room import NAMESPACES, NO_ISOLATION, Ending, Stop
 
 LOG_LIMIT = 256 << 20
@@ -85,6 +86,8 @@ class LocalDriver:
         lifeline: int | None = None,
     ) -> None:
         self.name = name
+        # One node: whoever excludes another one excludes nothing.
+        self.features = frozenset({Feature.NODES_EXCLUDED, *([Feature.GPU] if gpus else ())})
         self.isolation = isolation or NO_ISOLATION
         self._forced = isolation is not None
         self._house = House(root.absolute(), store.absolute())
