@@ -146,11 +146,13 @@ async def test_a_bridge_announces_its_pools_without_their_templates(
     )
     heard = asyncio.Queue[Msg]()
     await engine.bus.client.subscribe(f"cluster.resources.{engine.cluster}", cb=heard.put)
-    async with (
-        asyncio.timeout(30),
-        bridge(servers, RecordingDriver(engine.cluster), pools_file=pools),
-    ):
+    await engine.answer()
+    await engine.bus.client.flush()
+    driver = RecordingDriver(engine.cluster)
+    async with asyncio.timeout(30), bridge(servers, driver, pools_file=pools):
         message = await heard.get()
+        while not driver.count("report_all"):  # it is not torn from its first comparison
+            await asyncio.sleep(0.01)
     event = decode(message.subject, message.headers, message.data)
     assert isinstance(event, ClusterResources)
     assert event.features == ["gpu"]

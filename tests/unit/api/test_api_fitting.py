@@ -12,17 +12,7 @@ from cairn_common.spec import Feature, load_workflow
 
 GI = 1 << 30
 FEATURES = frozenset({Feature.GROUPS})
-ABLE = frozenset(
-    {
-        Feature.GPU,
-        Feature.HOST_NETWORK,
-        Feature.NODES_EXCLUDED,
-        Feature.PLATFORM,
-        Feature.PRIVILEGED,
-        Feature.TOPOLOGY,
-        Feature.VOLUME_MOUNTS,
-    }
-)
+ABLE = frozenset(Feature)
 RIGHTS = Platform(privileged_allowed=True, host_network_allowed=True, allowed_mounts=["/data"])
 POOL = Pool(
     platforms={"plain": Platform(), "trusted": RIGHTS},
