@@ -70,7 +70,7 @@ bench-bridge: setup ## What a simulated Kubernetes cluster with 1,000 nodes and 
 	PYTHONPATH=tests/kubernetes $(BIN)/python -m benchmarks.bridge
 
 simulate: setup ## Tell many simulated stories of the engine's core: make simulate SEEDS=100000
-	$(BIN)/pytest tests/simulation --seeds $(SEEDS) --timeout 0
+	$(BIN)/pytest tests/simulation -n auto --seeds $(SEEDS) --timeout 0
 
 chaos: setup ## Kill, pause and fill everything under load: make chaos MINUTES=15 WORKFLOWS=200 SEED=7
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --workflows $(WORKFLOWS) $(if $(SEED),--seed $(SEED))

@@ -18,9 +18,9 @@ def live(seed: int, chaos: Chaos) -> World:
     world = World(seed, chaos)
     try:
         _live(world)
-    except AssertionError as error:
+    except Exception as error:
         story = "\n".join(world.story[-60:])
-        raise AssertionError(f"seed {seed}: {error}\n{story}") from error
+        raise AssertionError(f"seed {seed}: {error!r}\n{story}") from error
     return world
 
 
@@ -46,17 +46,17 @@ def test_stories_end_well_whatever_happens(seeds: range) -> None:
         world = live(seed, Chaos())
         for workflow in world.ledger.workflows.values():
             ends[workflow.status.value] = ends.get(workflow.status.value, 0) + 1
-    if len(seeds) >= 300:  # the generator must reach the interesting ends, not only the easy one
+    if len(seeds) >= 200:  # the generator must reach the interesting ends, not only the easy one
         assert {"COMPLETED", "FAILED", "FAILED_CANCELED", "FAILED_EXEC_TIMEOUT"} <= ends.keys()
 
 
 def test_a_calm_world_completes_what_it_starts(seeds: range) -> None:
-    for seed in seeds[:200]:
+    for seed in seeds[:25]:
         world = live(seed, CALM)
         assert not world.anomalies
 
 
 @pytest.mark.parametrize("drop", [0.3])
 def test_a_bus_that_loses_a_third_costs_time_only(seeds: range, drop: float) -> None:
-    for seed in seeds[:100]:
+    for seed in seeds[:13]:
         live(seed, Chaos(drop=drop, fail=0.1))
