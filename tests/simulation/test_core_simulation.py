@@ -13,9 +13,9 @@ from simulation.world import Chaos, World
 CALM = Chaos(duplicate=0, drop=0, abort=0, take_over=0, fail=0, lose_node=0)
 
 
-def live(seed: int, chaos: Chaos) -> World:
+def live(seed: int, chaos: Chaos, sites: tuple[str, ...] = ("sim",)) -> World:
     """Tell one story to its end; a failure shows how it went."""
-    world = World(seed, chaos)
+    world = World(seed, chaos, sites=sites)
     try:
         _live(world)
     except Exception as error:
@@ -60,3 +60,27 @@ def test_a_calm_world_completes_what_it_starts(seeds: range) -> None:
 def test_a_bus_that_loses_a_third_costs_time_only(seeds: range, drop: float) -> None:
     for seed in seeds[:13]:
         live(seed, Chaos(drop=drop, fail=0.1))
+
+
+def test_clusters_that_fall_silent_or_are_drained_lose_nothing(seeds: range) -> None:
+    """Nothing runs in two clusters at once, and every attempt is settled where it ran."""
+    moved = lost = 0
+    for seed in seeds[:60]:
+        world = live(seed, Chaos(outages=3, fail=0.05), ("a", "b", "c"))
+        tasks = world.ledger.tasks.values()
+        moved += sum((task.message or "").startswith("moved from") for task in tasks)
+        lost += sum("is lost" in (task.message or "") for task in tasks)
+        assert {run.cluster for run in world.runs.values()} <= {"a", "b", "c"}
+    if len(seeds) >= 60:
+        assert moved > 20
+        assert lost > 3
+
+
+def test_calm_clusters_share_the_work(seeds: range) -> None:
+    used: set[str] = set()
+    for seed in seeds[:13]:
+        world = live(seed, CALM, ("a", "b"))
+        assert not world.anomalies
+        assert not any(task.attempt for task in world.ledger.tasks.values())
+        used |= {run.cluster for run in world.runs.values()}
+    assert used == {"a", "b"}

@@ -1,9 +1,9 @@
 """A world for the engine's core: clusters, a bus that misbehaves, a database, a clock; no I/O.
 
 Everything random comes from one seed, so a story can be told again. The bus duplicates, delays,
-reorders and drops; engines crash before and after they commit, lose their partition to another
-one and come back with what they remembered; the cluster repeats old facts. What must hold all the
-same is checked after every step by `check`.
+reorders and drops; clusters fall silent, come back and are drained; engines crash before and after
+they commit, lose their partition to another one and come back with what they remembered; the
+cluster repeats old facts. What must hold all the same is checked after every step by `check`.
 
 `ledger` is the database: what is committed. Each engine works on a ledger of its own, into which
 it loads what it needs and which it trusts as long as it owns the partition.
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cairn_common.events import FinishReason
+from cairn_common.events import FinishReason, NodeInfo
 from cairn_common.spec.models import WorkflowSpec
 from cairn_common.status import TaskStatus, WorkflowStatus
 from cairn_engine.core import (
@@ -28,25 +28,34 @@ from cairn_engine.core import (
     Archived,
     CancelPage,
     CancelRequested,
+    Clusters,
     Decision,
     Due,
     Finished,
     Input,
     Ledger,
+    Lose,
     Policy,
+    Relocate,
     Scheduled,
     Started,
+    State,
     TaskInput,
     conclude,
     decide,
+    need_of,
 )
 from cairn_engine.core.clocks import Clocks
 from cairn_engine.core.inputs import Announce, Anomaly, Effect, Place, Settle, Stop
+from cairn_engine.core.model import ON_A_NODE
 from cairn_engine.core.plan import Plan, make_plan
 from cairn_engine.core.transitions import GROUP, TASK, WORKFLOW
 
+SILENT_AFTER = 15.0
+LOST_AFTER = 60.0
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Key = tuple[str, int, int]
+PLACED = ON_A_NODE | {TaskStatus.PROCESSING, TaskStatus.SCHEDULING}
 
 
 @dataclass(frozen=True)
@@ -59,13 +68,15 @@ class Chaos:
     take_over: float = 0.02
     fail: float = 0.15
     lose_node: float = 0.05
+    outages: int = 0  # of clusters, and as many drains
 
 
 @dataclass
 class Run:
-    """One attempt as the cluster knows it."""
+    """One attempt as its cluster knows it."""
 
     key: Key
+    cluster: str
     phase: str = "accepted"
     stopped: bool = False
     outcome: Finished | None = None
@@ -80,14 +91,34 @@ class Ends:
     exit_code: int | None
 
 
+@dataclass(frozen=True)
+class Starts:
+    """The moment at which a queued attempt gets its node, unless it was stopped before."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Something happens to a cluster; `outage` tells which one an event belongs to."""
+
+    cluster: str
+    what: str
+    outage: int = 0
+
+
 @dataclass
 class World:
-    """One engine, one cluster and a clock, driven by a seed."""
+    """Two engines, clusters and a clock, driven by a seed.
+
+    The one cluster `sim` has not registered, as before the first announcement; of several all have.
+    """
 
     seed: int
     chaos: Chaos = Chaos()
     policy: Policy = field(default_factory=lambda: Policy(page=3, backoff_base=0.5))
     max_retries: int = 2
+    sites: tuple[str, ...] = ("sim",)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -97,7 +128,7 @@ class World:
         self.owner = 0
         self.clocks = Clocks()  # of the owner
         self.queue: list[tuple[datetime, int, Input]] = []
-        self.orders: list[tuple[datetime, int, Effect | Ends]] = []
+        self.orders: list[tuple[datetime, int, Effect | Ends | Starts | Turn]] = []
         self.numbers = itertools.count()
         self.runs: dict[Key, Run] = {}
         self.started: list[Key] = []
@@ -107,6 +138,17 @@ class World:
         self.plans: dict[str, Plan] = {}
         self.anomalies: list[Anomaly] = []
         self.story: list[str] = []
+        self.clusters = Clusters()
+        self.states = dict.fromkeys(self.sites, State.ACTIVE)
+        self.down: dict[str, int] = {}  # the outage of each cluster that cannot be heard
+        self.silent: set[str] = set()
+        self.lost: set[str] = set()
+        self.kept: dict[str, list[Effect]] = {}  # what such a cluster has not heard
+        self.unsaid: dict[str, list[Input]] = {}  # and what it could not say
+        if len(self.sites) > 1:
+            self._register()
+            for number in range(self.chaos.outages):
+                self._plan_trouble(number)
 
     # --- putting things in -----------------------------------------------------------------
 
@@ -119,7 +161,7 @@ class World:
             user="u",
             pool="default",
             priority="NORMAL",
-            cluster="sim",
+            cluster=self.sites[0],
             submitted_at=self.now,
             traceparent=None,
             max_retries=self.max_retries,
@@ -229,7 +271,7 @@ class World:
                 line = f"{self._clock()} engine {self.memories.index(memory)}: {input_}"
                 if self.story[-1:] != [line]:
                     self.story.append(line)
-                decide(memory, input_, self.now, self.policy, decision)
+                decide(memory, input_, self.now, self.policy, decision, self.clusters)
             pending, decision.follow_ups = list(decision.follow_ups), []
         conclude(memory, self.now, decision)
         return decision.effects
@@ -253,7 +295,10 @@ class World:
             for index in memory.pages[input_.workflow]:
                 self._load_whole(memory, (input_.workflow, index))
         elif not isinstance(input_, CancelRequested):
-            self._load_whole(memory, (input_.workflow, input_.group))
+            key = (input_.workflow, input_.group)
+            self._load_whole(memory, key)
+            if self.clusters.choosing:
+                memory.needs[key] = need_of(self.plans[input_.workflow].bodies[input_.group])
         if input_.workflow in stored.workflows.keys() - memory.workflows.keys():
             memory.workflows[input_.workflow] = copy.deepcopy(stored.workflows[input_.workflow])
 
@@ -300,42 +345,54 @@ class World:
 
     # --- the cluster -----------------------------------------------------------------------
 
-    def _order(self, effect: Effect | Ends) -> None:
-        if isinstance(effect, Ends):
+    def _order(self, effect: Effect | Ends | Starts | Turn) -> None:
+        if isinstance(effect, Turn):
+            self._turn(effect)
+        elif isinstance(effect, Place | Stop | Settle) and effect.cluster in self.down:
+            self.kept.setdefault(effect.cluster, []).append(effect)
+        elif isinstance(effect, Starts):
+            if self.runs[effect.key].outcome is None:
+                self._live(self.runs[effect.key])
+        elif isinstance(effect, Ends):
             run = self.runs[effect.key]
             if run.outcome is None:
                 self._end(run, effect.reason, effect.exit_code)
         elif isinstance(effect, Place):
             for index, attempt in effect.attempts:
-                self._place((effect.workflow, index, attempt), effect.group)
+                self._place((effect.workflow, index, attempt), effect)
         elif isinstance(effect, Stop):
             for index, _name, attempt in effect.attempts:
-                self._stop((effect.workflow, index, attempt))
+                self._stop((effect.workflow, index, attempt), effect.cluster)
         elif isinstance(effect, Settle):
             for index, _name, attempt in effect.attempts:
                 run = self.runs.get((effect.workflow, index, attempt))
                 assert run is None or run.outcome is not None, "settled before it ended"
                 self.settled.add((effect.workflow, index, attempt))
 
-    def _place(self, key: Key, group: int) -> None:
-        self._check_inputs(key[0], group)
+    def _place(self, key: Key, order: Place) -> None:
+        self._check_inputs(key[0], order.group)
         run = self.runs.get(key)
         if run is not None:  # placed twice is placed once: say again how far it is
+            assert run.cluster == order.cluster, f"{key} is in two clusters"
             self._report(run)
             return
-        run = self.runs[key] = Run(key)
-        self._arrive(Accepted(*key, self.now))
-        self._live(run)
+        run = self.runs[key] = Run(key, order.cluster)
+        self._tell(run, Accepted(*key, self.now))
+        if self.random.random() < 0.2 and len(self.sites) > 1:  # it waits in the queue
+            at = self.now + timedelta(seconds=self.random.uniform(1, 60))
+            heapq.heappush(self.orders, (at, next(self.numbers), Starts(key)))
+        else:
+            self._live(run)
 
     def _live(self, run: Run) -> None:
         """The attempt's life; what is said of it is delayed by the bus."""
         if self.random.random() < self.chaos.lose_node:
             self._end(run, FinishReason.NODE_LOST, None)
             return
-        self._arrive(Scheduled(*run.key, self.now, "n"))
+        self._tell(run, Scheduled(*run.key, self.now, "n"))
         run.phase = "started"
         self.started.append(run.key)
-        self._arrive(Started(*run.key, self.now, "n"))
+        self._tell(run, Started(*run.key, self.now, "n"))
         if self.random.random() < 0.05:
             return  # runs until it is stopped or times out
         at = self.now + timedelta(seconds=self.random.expovariate(0.5))
@@ -348,8 +405,9 @@ class World:
         run.outcome = Finished(*run.key, self.now, reason, code, log_lines=lines)
         self._report(run)
 
-    def _stop(self, key: Key) -> None:
-        run = self.runs.setdefault(key, Run(key))
+    def _stop(self, key: Key, cluster: str) -> None:
+        run = self.runs.setdefault(key, Run(key, cluster))
+        assert run.cluster == cluster, f"{key} is stopped in {cluster} and is in {run.cluster}"
         if run.outcome is None:
             self._end(run, FinishReason.STOPPED, 143)
         else:
@@ -357,11 +415,19 @@ class World:
 
     def _report(self, run: Run) -> None:
         if run.outcome is not None:
-            self._arrive(run.outcome)
+            self._tell(run, run.outcome)
             if run.outcome.log_lines:
-                self._arrive(Archived(*run.key, self.now))
+                self._tell(run, Archived(*run.key, self.now))
+        elif run.phase == "started":
+            self._tell(run, Started(*run.key, self.now, "n"))
         else:
-            self._arrive(Started(*run.key, self.now, "n"))
+            self._tell(run, Accepted(*run.key, self.now))
+
+    def _tell(self, run: Run, fact: Input) -> None:
+        if run.cluster in self.down:
+            self.unsaid.setdefault(run.cluster, []).append(fact)
+        else:
+            self._arrive(fact)
 
     def _repeat_unsettled(self) -> bool:
         """A bridge compares: it says again how everything fares that nobody has settled."""
@@ -370,6 +436,68 @@ class World:
         for run in unsettled:
             self._report(run)
         return bool(unsettled)
+
+    # --- clusters that come and go ---------------------------------------------------------
+
+    def _register(self) -> None:
+        self.clusters.register(self._table())
+        for name in self.sites:
+            node = NodeInfo(name="n", cpu=8, memory=1 << 36, storage=1 << 36)
+            self.clusters.announce(name, [node], {}, None)
+
+    def _table(self) -> dict[str, tuple[State, list[str]]]:
+        return {name: (state, ["default"]) for name, state in self.states.items()}
+
+    def _plan_trouble(self, number: int) -> None:
+        """An outage and a drain, each of some cluster at some time."""
+        start, length = self.random.uniform(0, 60), self.random.uniform(1, 2 * LOST_AFTER)
+        cluster = self.random.choice(self.sites)
+        for seconds, what in (
+            (0.0, "down"),
+            (SILENT_AFTER, "silent"),
+            (LOST_AFTER, "lost"),
+            (length, "up"),
+        ):
+            self._at(start + seconds, Turn(cluster, what, number))
+        drained, at = self.random.choice(self.sites), self.random.uniform(0, 60)
+        self._at(at, Turn(drained, "drain"))
+        self._at(at + self.random.uniform(1, 90), Turn(drained, "resume"))
+
+    def _at(self, seconds: float, turn: Turn) -> None:
+        at = START + timedelta(seconds=seconds)
+        heapq.heappush(self.orders, (at, next(self.numbers), turn))
+
+    def _turn(self, turn: Turn) -> None:
+        name = turn.cluster
+        version = self.clusters.version
+        match turn.what:
+            case "down":
+                self.down.setdefault(name, turn.outage)
+            case "up" if self.down.get(name) == turn.outage:
+                self._back(name)
+            case "silent" if self.down.get(name) == turn.outage:
+                self.silent.add(name)
+            case "lost" if self.down.get(name) == turn.outage:
+                self.lost.add(name)
+            case "drain" | "resume":
+                self.states[name] = State.DRAINING if turn.what == "drain" else State.ACTIVE
+                self.clusters.register(self._table())
+        self.clusters.hear(self.silent, self.lost)
+        self.story.append(f"{self._clock()} {turn}")
+        if version != self.clusters.version:
+            keys = sorted(self.ledger.groups)
+            self._transaction([Lose(*key) for key in keys])
+            self._transaction([Relocate(*key) for key in keys])
+
+    def _back(self, name: str) -> None:
+        """The cluster says what it could not, and hears what it did not."""
+        del self.down[name]
+        self.silent.discard(name)
+        self.lost.discard(name)
+        for fact in self.unsaid.pop(name, []):
+            self._arrive(fact)
+        for order in self.kept.pop(name, []):
+            heapq.heappush(self.orders, (self.now, next(self.numbers), order))
 
     # --- what must hold --------------------------------------------------------------------
 
@@ -389,6 +517,8 @@ class World:
             offered = [t for t in newest if t.status is TaskStatus.PROCESSING]
             assert group.offered == len(offered), f"{group}: {len(offered)} offered"
             assert group.status.final == (group.open == 0), f"{group} is not what its tasks are"
+            lies = {t.cluster for t in still_open if t.status in PLACED and t.cluster}
+            assert len(lies) <= 1, f"{group} lies in {sorted(lies)}"
             if offered:
                 assert group.offer_at is not None, f"{group} would never be offered again"
             self._check_change(("group", group.workflow, group.index), group.status, GROUP)

@@ -6,6 +6,7 @@ Unlike events they are not stored: who asks waits for the answer and asks again 
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from cairn_common.events import LogLine
 
 ATTEMPTS_SUBJECT: Final = "engine.attempts"
 WORKFLOWS_SUBJECT: Final = "engine.workflows"
+CLUSTER_SUBJECT: Final = "engine.cluster"
 LOG_READ_SUBJECT: Final = "logs.read"
 LOG_RESEND_SUBJECT: Final = "bridge.log.resend"
 
@@ -52,6 +54,33 @@ class WorkflowsReply(BaseModel):
     """Those that are in no table of the engine's."""
 
     unknown: list[str]
+
+
+class ClusterAction(StrEnum):
+    """What may be ordered about a cluster."""
+
+    DRAIN = "drain"
+    RESUME = "resume"
+    REMOVE = "remove"
+
+
+class ClusterRequest(BaseModel):
+    """To the engine: treat this cluster so from now on.
+
+    A cluster that has open attempts is removed only with `force`; those that run are lost then.
+    """
+
+    cluster: str
+    action: ClusterAction
+    force: bool = False
+
+
+class ClusterReply(BaseModel):
+    """The cluster's state now; with `open_attempts` it was not removed because of these."""
+
+    known: bool = True
+    state: str | None = None
+    open_attempts: int = 0
 
 
 class LogResendRequest(BaseModel):

@@ -12,12 +12,15 @@ import structlog
 
 from cairn_common.messaging import DeadLetters, Publisher, connect_bus, ensure_streams
 from cairn_common.persistence import TRANSIENT, connect_database, migrate
+from cairn_engine.core import Clusters, Hearing
 from cairn_engine.handlers.announce import Announcer
 from cairn_engine.handlers.batch import BatchHandler
+from cairn_engine.handlers.clusters import ClusterKeeper
 from cairn_engine.handlers.lane import Lane
 from cairn_engine.handlers.requests import requests_router
+from cairn_engine.handlers.stranded import Stranded
 from cairn_engine.settings import EngineSettings
-from cairn_engine.store import Leases, Store
+from cairn_engine.store import ClusterStore, Leases, Store
 
 log = structlog.get_logger(__name__)
 
@@ -40,23 +43,28 @@ class EngineService:
         await migrate(settings.database_url, "engine", MIGRATIONS)
         store = Store(database, owner)
         leases = Leases(database, owner, settings.lease_seconds)
-        bus = await connect_bus(settings.nats_url, "engine", [requests_router(store)])
+        clusters = Clusters(settings.pins)
+        hearing = Hearing(settings.missed_beats, settings.cluster_lost_seconds)
+        keeper = ClusterKeeper(ClusterStore(database), clusters, hearing)
+        bus = await connect_bus(settings.nats_url, "engine", [requests_router(store, keeper)])
         publisher = Publisher(bus)
         try:
             await ensure_streams(bus.jetstream)
             await publisher.start()
             await leases.create()
+            await keeper.start(bus, publisher)
             announcer = Announcer(store)
             self.lanes = [
                 Lane(
                     bus,
                     store,
-                    BatchHandler(store, announcer, settings.policy(), settings.pool),
+                    BatchHandler(store, announcer, settings.policy(), settings.pool, clusters),
                     announcer,
                     publisher,
                     DeadLetters(publisher, "engine"),
                     settings.batch_size,
                     settings.lease_seconds,
+                    Stranded(store, clusters),
                 )
                 for _ in range(settings.lanes)
             ]
@@ -65,12 +73,17 @@ class EngineService:
                 for lane in self.lanes:
                     group.create_task(lane.run())
                 group.create_task(self._hold(leases))
+                group.create_task(keeper.run(self._wake_lanes))
         finally:
             with contextlib.suppress(*TRANSIENT):  # the database may have gone first
                 await leases.leave()
             await publisher.close()
             await bus.broker.stop()
             await database.close()
+
+    def _wake_lanes(self) -> None:
+        for lane in self.lanes:
+            lane.wake()
 
     async def _hold(self, leases: Leases) -> None:
         """Renew the leases and give each lane its partitions."""

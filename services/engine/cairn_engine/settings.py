@@ -9,13 +9,16 @@ from cairn_common.spec.fields import ExitCodeRanges
 from cairn_common.spec.models import ExitAction
 from cairn_engine.core import Policy, PoolPolicy
 
+_HOMES = {"default": "local"}
+
 
 class PoolRules(BaseModel):
-    """A pool: the cluster that serves it, and what its tasks inherit if they do not say it."""
+    """A pool: what its tasks inherit if they do not say it, and the one cluster that serves it, if
+    it is not to be those that announce it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    cluster: str
+    cluster: str | None = None
     max_retries: int | None = Field(default=None, ge=0)
     exit_actions: dict[ExitAction, ExitCodeRanges] = {}
 
@@ -24,9 +27,16 @@ class EngineSettings(ServiceSettings):
     """All times in seconds."""
 
     pools: dict[str, str | PoolRules] = Field(
-        default={"default": "local"},
-        description="Which cluster serves which pool: its name, or"
-        ' `{"cluster": name, "max_retries": n, "exit_actions": {"RESCHEDULE": "3001,3006"}}`.',
+        default={},
+        description='Rules of pools: `{"max_retries": n, "exit_actions": {"RESCHEDULE":'
+        ' "3001,3006"}, "cluster": name}`, where `cluster` binds the pool to one of those that'
+        " announce it; a name alone does the same.",
+    )
+    missed_beats: float = Field(
+        default=3.0, ge=1, description="Heartbeats that a cluster may miss before it is silent."
+    )
+    cluster_lost_seconds: float = Field(
+        default=600.0, gt=0, description="Of silence, until what runs in a cluster counts as lost."
     )
     max_retries: int = Field(
         default=3,
@@ -70,12 +80,14 @@ class EngineSettings(ServiceSettings):
     )
 
     def pool(self, name: str) -> PoolPolicy:
-        """The rules of a pool; one that is not configured is served by the cluster of its name."""
-        rules = self.pools.get(name, name)
-        if isinstance(rules, str):
-            rules = PoolRules(cluster=rules)
+        """The rules of a pool.
+
+        As long as no cluster has announced it, it is believed to be served by the cluster that it
+        is bound to, or one of its own name; pool `default` by cluster `local`.
+        """
+        rules = self._rules(name)
         return PoolPolicy(
-            rules.cluster,
+            rules.cluster or _HOMES.get(name, name),
             self.max_retries if rules.max_retries is None else rules.max_retries,
             tuple(
                 (action.value, low, high)
@@ -83,6 +95,16 @@ class EngineSettings(ServiceSettings):
                 for low, high in ranges
             ),
         )
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """The cluster of each pool that is bound to one."""
+        named = {pool: self._rules(pool).cluster for pool in self.pools}
+        return {pool: cluster for pool, cluster in named.items() if cluster}
+
+    def _rules(self, name: str) -> PoolRules:
+        rules = self.pools.get(name, PoolRules())
+        return PoolRules(cluster=rules) if isinstance(rules, str) else rules
 
     def policy(self) -> Policy:
         """The numbers that the core decides by."""

@@ -418,7 +418,12 @@ def test_deciding_twice_from_the_same_state_gives_the_same_answer() -> None:
         decision = Decision()
         ledger: Ledger = story.world.ledger
         decide(
-            ledger, Started(*story.key("a"), story.world.now), story.world.now, Policy(), decision
+            ledger,
+            Started(*story.key("a"), story.world.now),
+            story.world.now,
+            Policy(),
+            decision,
+            story.world.clusters,
         )
         answers.append((decision.effects, decision.follow_ups, ledger.tasks))
     assert answers[0] == answers[1]

@@ -6,7 +6,10 @@ same ledger, input and time always give the same answer, so the whole life of wo
 simulated. Model: dask.distributed's worker state machine.
 """
 
+from cairn_engine.core.clusters import Clusters, State
 from cairn_engine.core.decide import decide
+from cairn_engine.core.gangs import need_of
+from cairn_engine.core.hearing import Hearing
 from cairn_engine.core.inputs import (
     Accepted,
     Archived,
@@ -19,7 +22,9 @@ from cairn_engine.core.inputs import (
     EndGroup,
     Finished,
     Input,
+    Lose,
     Offer,
+    Relocate,
     RestartGroup,
     Scheduled,
     Started,
@@ -37,24 +42,30 @@ __all__ = [
     "Block",
     "CancelPage",
     "CancelRequested",
+    "Clusters",
     "Decision",
     "Due",
     "Effect",
     "EndGroup",
     "Finished",
     "Group",
+    "Hearing",
     "Input",
     "Ledger",
+    "Lose",
     "Offer",
     "Policy",
     "PoolPolicy",
+    "Relocate",
     "RestartGroup",
     "Scheduled",
     "Started",
+    "State",
     "Task",
     "TaskInput",
     "Wake",
     "Workflow",
     "conclude",
     "decide",
+    "need_of",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cairn_engine.core import groups, tasks, workflows
+from cairn_engine.core import groups, moving, tasks, workflows
+from cairn_engine.core.clusters import Clusters
 from cairn_engine.core.context import Context
 from cairn_engine.core.inputs import (
     Accepted,
@@ -19,7 +20,9 @@ from cairn_engine.core.inputs import (
     Finished,
     GroupInput,
     Input,
+    Lose,
     Offer,
+    Relocate,
     RestartGroup,
     Scheduled,
     Started,
@@ -32,14 +35,19 @@ from cairn_engine.core.policy import Policy
 
 
 def decide(
-    ledger: Ledger, input_: Input, now: datetime, policy: Policy, decision: Decision
+    ledger: Ledger,
+    input_: Input,
+    now: datetime,
+    policy: Policy,
+    decision: Decision,
+    clusters: Clusters,
 ) -> None:
     """Apply one input to the ledger and add what follows to `decision`.
 
     The entities that the input is about must be in the ledger already; one that is missing does
     not exist, which is an anomaly and changes nothing.
     """
-    context = Context(ledger, now, policy, decision)
+    context = Context(ledger, now, policy, decision, clusters)
     workflow = ledger.workflows.get(input_.workflow)
     if workflow is None:
         _unknown(decision, input_, "workflow")
@@ -90,6 +98,10 @@ def _about_group(context: Context, workflow: Workflow, input_: GroupInput) -> No
             groups.restart(context, workflow, group, input_.message)
         case Due():
             groups.due(context, workflow, group)
+        case Relocate():
+            moving.relocate(context, workflow, group)
+        case Lose():
+            moving.lose(context, workflow, group)
 
 
 def _unknown(decision: Decision, input_: Input | TaskInput | GroupInput, what: str) -> None:

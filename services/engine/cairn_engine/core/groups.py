@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cairn_common.status import TaskStatus
-from cairn_engine.core import tasks, workflows
+from cairn_engine.core import moving, tasks, workflows
 from cairn_engine.core.context import Context
 from cairn_engine.core.inputs import Block, Place, Stop, Wake
-from cairn_engine.core.model import Group, Task, Workflow
+from cairn_engine.core.model import ON_A_NODE, Group, Task, Workflow
 from cairn_engine.core.outcome import UPSTREAM_EXIT_CODE
 
 _SEVERITY = (
@@ -28,7 +28,6 @@ _SEVERITY = (
 )
 """Of several ends of tasks, the first in this order is the group's."""
 
-_ON_A_NODE = frozenset({TaskStatus.INITIALIZING, TaskStatus.RUNNING})
 _NOT_IN_CLUSTER = frozenset({TaskStatus.WAITING, TaskStatus.PROCESSING})
 _OPEN = frozenset(status for status in TaskStatus if not status.final)
 
@@ -42,39 +41,46 @@ def wake(context: Context, workflow: Workflow, group: Group) -> None:
 
 
 def offer(context: Context, workflow: Workflow, group: Group) -> None:
-    """Ask the cluster to place the whole gang."""
+    """Ask a cluster to place the whole gang."""
     if group.status is not TaskStatus.WAITING or workflow.cancel_by is not None:
         return
     group.status = TaskStatus.PROCESSING
     group.processing_at = context.now
-    _place(context, workflow, group, list(context.ledger.tasks_of(group)))
+    chosen = moving.choose(context, workflow, group)
+    place(context, workflow, group, list(context.ledger.tasks_of(group)), chosen)
 
 
-def _place(context: Context, workflow: Workflow, group: Group, attempts: list[Task]) -> None:
+def place(
+    context: Context, workflow: Workflow, group: Group, attempts: list[Task], cluster: str | None
+) -> None:
+    """Offer attempts to a cluster; without one they wait until some cluster takes work."""
     for task in attempts:
+        if task.status is not TaskStatus.PROCESSING:
+            group.offered += 1
         task.status = TaskStatus.PROCESSING
         task.processing_at = context.now
         task.retry_at = None
-        task.cluster = group.cluster
+        task.cluster = cluster
         context.ledger.touch_task(task)
-    group.offered += len(attempts)
-    _send_offer(context, group, attempts)
+    send_offer(context, group, attempts)
     if not group.active:
         group.active = True
         workflow.groups_active += 1
         workflows.refresh(context, workflow)
 
 
-def _send_offer(context: Context, group: Group, attempts: list[Task]) -> None:
-    context.decision.effects.append(
-        Place(
-            group.workflow,
-            group.cluster,
-            group.index,
-            tuple((task.index, task.attempt) for task in attempts),
-            group.offers,
+def send_offer(context: Context, group: Group, attempts: list[Task]) -> None:
+    """Say that attempts may be placed, if a cluster was chosen, and when to look at it again."""
+    if attempts and attempts[0].cluster is not None:
+        context.decision.effects.append(
+            Place(
+                group.workflow,
+                attempts[0].cluster,
+                group.index,
+                tuple((task.index, task.attempt) for task in attempts),
+                group.offers,
+            )
         )
-    )
     group.offer_at = context.now + context.policy.offer_delay(group.offers)
     group.offers += 1
     context.ledger.touch_group(group)
@@ -137,8 +143,8 @@ def _stop_open_tasks(
     context: Context, workflow: Workflow, group: Group, verdict: TaskStatus, *, force: bool
 ) -> None:
     grace = 0.0 if force else context.policy.stop_grace
-    running = [task for task in context.ledger.open_tasks_of(group) if task.status in _ON_A_NODE]
-    _end_tasks(context, workflow, group, verdict, _OPEN if force else _OPEN - _ON_A_NODE)
+    running = [task for task in context.ledger.open_tasks_of(group) if task.status in ON_A_NODE]
+    _end_tasks(context, workflow, group, verdict, _OPEN if force else _OPEN - ON_A_NODE)
     _stop(context, group, running, group.message or "stopped", grace)
     group.drain_deadline = context.now + timedelta(seconds=grace + context.policy.drain_patience)
 
@@ -154,7 +160,7 @@ def _end_tasks(
     queued: list[Task] = []
     for task in context.ledger.open_tasks_of(group):
         if task.status in statuses:
-            if task.status is not TaskStatus.WAITING and task.status not in _ON_A_NODE:
+            if task.status is not TaskStatus.WAITING and task.status not in ON_A_NODE:
                 queued.append(task)
             task.message = group.message
             tasks.end_task(context, workflow, group, task, verdict, context.now, None)
@@ -174,7 +180,7 @@ def restart(context: Context, workflow: Workflow, group: Group, message: str) ->
                 _reopen(context, workflow, group, task)
         elif task.status is TaskStatus.WAITING:
             continue
-        elif task.status in _ON_A_NODE:
+        elif task.status in ON_A_NODE:
             stopped.append(task)
         else:
             stopped.append(task)
@@ -242,12 +248,7 @@ def due(context: Context, workflow: Workflow, group: Group) -> None:
         if group.retry_at is not None and group.retry_at <= now:
             _retry(context, workflow, group)
         if group.offer_at is not None and group.offer_at <= now:
-            offered = [
-                task
-                for task in context.ledger.tasks_of(group)
-                if task.status is TaskStatus.PROCESSING
-            ]
-            _send_offer(context, group, offered)
+            moving.offer_again(context, workflow, group)
 
 
 def _drain(context: Context, workflow: Workflow, group: Group) -> None:
@@ -284,13 +285,13 @@ def _retry(context: Context, workflow: Workflow, group: Group) -> None:
         group.restarting = False
         group.drain_deadline = None
         group.retry_at = None
-        _place(context, workflow, group, waiting)
+        place(context, workflow, group, waiting, moving.choose(context, workflow, group))
         return
     ready = [t for t in waiting if t.retry_at is not None and t.retry_at <= context.now]
     later = [t.retry_at for t in waiting if t.retry_at is not None and t.retry_at > context.now]
     group.retry_at = min(later, default=None)
     if ready:
-        _place(context, workflow, group, ready)
+        place(context, workflow, group, ready, moving.choose(context, workflow, group))
 
 
 def close(context: Context, workflow: Workflow, group: Group) -> None:

@@ -100,6 +100,16 @@ class Due(GroupInput):
 
 
 @dataclass(frozen=True, slots=True)
+class Relocate(GroupInput):
+    """Something of it may be queued where it should not stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lose(GroupInput):
+    """Something of it may be on a node of a cluster that is lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndGroup(GroupInput):
     """Its end is decided; what still runs is stopped."""
 
@@ -137,7 +147,16 @@ class CancelPage:
 
 FollowUp: TypeAlias = Offer | Wake | Block | EndGroup | RestartGroup | CancelPage
 Input: TypeAlias = (
-    Accepted | Scheduled | Started | Finished | Archived | FollowUp | Due | CancelRequested
+    Accepted
+    | Scheduled
+    | Started
+    | Finished
+    | Archived
+    | FollowUp
+    | Due
+    | Relocate
+    | Lose
+    | CancelRequested
 )
 
 # --- effects -----------------------------------------------------------------------------------

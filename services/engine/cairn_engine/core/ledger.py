@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cairn_common.status import TaskStatus
+from cairn_engine.core.gangs import Need
 from cairn_engine.core.model import Group, Task, Workflow
 
 
@@ -16,7 +17,8 @@ class Ledger:
     """A working set: loaded before decisions, written back after them.
 
     `current` maps a task to the number of its newest attempt here, which for a group in `whole`
-    is its newest attempt of all.
+    is its newest attempt of all. `needs` are those of groups for which a cluster may be chosen,
+    as far as somebody has put them here; they last until the commit.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,7 @@ class Ledger:
         self.current: dict[tuple[str, int], int] = {}
         self.whole: set[tuple[str, int]] = set()
         self.pages: dict[str, list[int]] = {}
+        self.needs: dict[tuple[str, int], Need] = {}
         self.recounted: set[str] = set()
         self.changed_workflows: set[str] = set()
         self.changed_groups: set[tuple[str, int]] = set()
@@ -89,6 +92,7 @@ class Ledger:
             self.new_tasks,
             self.recounted,
             self.pages,
+            self.needs,
         ):
             names.clear()
 

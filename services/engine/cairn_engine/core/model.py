@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from cairn_common.status import TaskStatus, WorkflowStatus
+
+ON_A_NODE: Final = frozenset({TaskStatus.INITIALIZING, TaskStatus.RUNNING})
+"""An attempt that is so far has begun to do something."""
 
 
 @dataclass(slots=True)
@@ -21,6 +25,7 @@ class Workflow:
     uuid: str
     status: WorkflowStatus
     cluster: str
+    pool: str
     submitted_at: datetime
     groups_total: int
     groups_open: int
@@ -104,8 +109,9 @@ class Group:
 class Task:
     """One attempt of a task. The attempt's number is a fencing token: see DESIGN, rule 5.
 
-    `max_retries` is how many attempts may follow the first; `cluster` where the attempt was
-    offered; `location` the key of its outputs, where an earlier workflow made them.
+    `max_retries` is how many attempts may follow the first, those that only moved not counted;
+    `cluster` where the attempt was offered, if any takes it; `location` the key of its outputs,
+    where an earlier workflow made them.
     """
 
     workflow: str

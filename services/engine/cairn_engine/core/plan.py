@@ -148,6 +148,7 @@ def make_plan(
             uuid=uuid,
             status=WorkflowStatus.PENDING,
             cluster=cluster,
+            pool=pool,
             submitted_at=submitted_at,
             groups_total=len(groups),
             groups_open=len(groups) - len(taken_over),
@@ -287,6 +288,7 @@ def complete_body(
     body: Mapping[str, Any],
     attempts: Mapping[int, int],
     completed: Mapping[tuple[str, int], tuple[int, str | None]],
+    limits: Mapping[int, int] | None = None,
 ) -> dict[str, Any]:
     """A placement of some tasks of a group: the stored body with what was open until now.
 
@@ -295,6 +297,8 @@ def complete_body(
         attempts: task index to the attempt to place; tasks that are not in it are left out.
         completed: workflow and index of an upstream task to the attempt that left the outputs,
             and where, if that is not the usual place.
+        limits: task index to how often it may be restarted, where that is not as `make_plan` had
+            it: an attempt that moved has one more before it.
     """
     uuid = body["workflow_uuid"]
     tasks = []
@@ -304,6 +308,8 @@ def complete_body(
             continue
         placed = {**task, "attempt": attempt}
         placed["location"] = location_of(uuid, task["name"], attempt)
+        if limits and "restart" in task and task["index"] in limits:
+            placed["restart"] = {**task["restart"], "limit": limits[task["index"]]}
         if "inputs" in task:
             placed["inputs"] = [
                 source

@@ -222,6 +222,34 @@ def _react_to_failure(context: Context, group: Group, task: Task) -> None:
         context.decision.follow_ups.append(EndGroup(group.workflow, group.index, verdict, message))
 
 
+def supersede(context: Context, group: Group, task: Task, cause: str) -> Task:
+    """End a queued attempt because its task goes elsewhere; the next one waits for no time.
+
+    Returns:
+        The next attempt, which has as many retries before it as this one had.
+    """
+    _leave_processing(group, task)
+    task.status = TaskStatus.RESCHEDULED
+    task.message = cause
+    task.ended_at = context.now
+    context.decision.ended.append(task)
+    context.ledger.touch_task(task)
+    context.ledger.touch_group(group)
+    successor = task.successor(context.now)
+    successor.max_retries += 1
+    context.ledger.create_task(successor)
+    return successor
+
+
+def lose(context: Context, workflow: Workflow, group: Group, task: Task, message: str) -> None:
+    """The attempt ran in a cluster that is lost; should it report after all, it is told to stop."""
+    reason = FinishReason.BACKEND_ERROR
+    task.reason = reason.value
+    task.message = message
+    fact = Finished(*task.key, context.now, reason, message=message)
+    _conclude(context, workflow, group, task, fact)
+
+
 def end_task(
     context: Context,
     workflow: Workflow,

@@ -181,7 +181,12 @@ class Announcer:
                 if together and (size + length > _MOST_BYTES or len(together) >= _MOST_GROUPS):
                     envelopes.append(self._ready(ledger.workflows[name], cluster, together, now))
                     together, size = [], 0
-                together.append(complete_body(bodies[key], dict(place.attempts), completed))
+                limits = {
+                    index: ledger.tasks[name, index, attempt].max_retries
+                    for index, attempt in place.attempts
+                    if attempt
+                }
+                together.append(complete_body(bodies[key], dict(place.attempts), completed, limits))
                 size += length
             envelopes.append(self._ready(ledger.workflows[name], cluster, together, now))
         return envelopes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,18 +17,22 @@ from cairn_common.telemetry import tracing_enabled
 from cairn_engine.core import (
     Block,
     CancelPage,
+    Clusters,
     Decision,
+    Due,
     EndGroup,
     Input,
     Ledger,
     Offer,
     Policy,
     PoolPolicy,
+    Relocate,
     RestartGroup,
     TaskInput,
     Wake,
     conclude,
     decide,
+    need_of,
 )
 from cairn_engine.core.inputs import Anomaly, CancelRequested, FollowUp, Settle
 from cairn_engine.core.plan import Plan, make_plan
@@ -69,6 +74,7 @@ class BatchHandler:
         announcer: makes events.
         policy: the numbers.
         pool: the rules of the pool with a name.
+        clusters: what is known of the clusters.
     """
 
     def __init__(
@@ -77,11 +83,13 @@ class BatchHandler:
         announcer: Announcer,
         policy: Policy,
         pool: Callable[[str], PoolPolicy],
+        clusters: Clusters,
     ) -> None:
         self._store = store
         self._announcer = announcer
         self._policy = policy
         self._pool = pool
+        self._clusters = clusters
         self._ledger = Ledger()
 
     def forget(self) -> None:
@@ -221,7 +229,7 @@ class BatchHandler:
             pool=submission.pool,
             priority=submission.priority,
             labels=submission.labels,
-            cluster=pool.cluster,
+            cluster=self._clusters.only(submission.pool) or pool.cluster,
             submitted_at=submission.submitted_at,
             traceparent=submission.traceparent,
             max_retries=pool.max_retries,
@@ -244,6 +252,9 @@ class BatchHandler:
             for task in plan.tasks[group.first_task : group.first_task + group.size]:
                 ledger.add_task(task)
         ledger.mark_whole((group.workflow, group.index) for group in groups)
+        if self._clusters.spans(plan.pool):  # the bodies are not stored yet
+            for root in plan.roots:
+                ledger.needs[root.workflow, root.group] = need_of(plan.bodies[root.group])
 
     async def _decide(self, inputs: Sequence[Input], decision: Decision, now: datetime) -> None:
         """Load what the inputs are about, then decide each."""
@@ -262,8 +273,31 @@ class BatchHandler:
         if groups:
             await store.load_whole_groups(ledger, groups)
         await store.load_workflows(ledger, (input_.workflow for input_ in inputs))
+        if self._clusters.choosing:
+            await self._load_needs(inputs)
         for input_ in inputs:
-            decide(ledger, input_, now, self._policy, decision)
+            decide(ledger, input_, now, self._policy, decision, self._clusters)
+
+    async def _load_needs(self, inputs: Sequence[Input]) -> None:
+        """What the groups need that these inputs may offer, where there is a choice of clusters."""
+        ledger = self._ledger
+        offered: set[tuple[str, int]] = set()
+        woken: Counter[tuple[str, int]] = Counter()
+        for input_ in inputs:
+            workflow = ledger.workflows.get(input_.workflow)
+            if workflow is None or not self._clusters.spans(workflow.pool):
+                continue
+            if isinstance(input_, Wake):
+                woken[input_.workflow, input_.group] += 1
+            elif isinstance(input_, Offer | Due | Relocate):
+                offered.add((input_.workflow, input_.group))
+        # All but the last of the inputs of a group offer nothing.
+        offered.update(
+            key
+            for key, count in woken.items()
+            if key in ledger.groups and ledger.groups[key].unmet <= count
+        )
+        await self._store.load_needs(ledger, offered)
 
     async def _follow(self, decision: Decision, writes: Writes, now: datetime) -> None:
         """Decide what follows, round by round; what is too much is put off."""

@@ -28,6 +28,7 @@ from cairn_engine.core.clocks import Clocks
 from cairn_engine.handlers.announce import SOURCE, Announcer, Attempts, gather, unplaceable
 from cairn_engine.handlers.batch import BatchHandler, Result
 from cairn_engine.handlers.decode import Arrivals
+from cairn_engine.handlers.stranded import Stranded
 from cairn_engine.store import FencedError, Store
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,7 @@ class Lane:
         dead_letters: takes what cannot be decided.
         batch_size: the most messages in one transaction.
         ack_seconds: after how long a dead owner's messages come again to the next.
+        stranded: finds what lies in clusters where it should not.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Lane:
         dead_letters: DeadLetters,
         batch_size: int,
         ack_seconds: float,
+        stranded: Stranded,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -75,6 +78,7 @@ class Lane:
         self._dead_letters = dead_letters
         self._batch_size = batch_size
         self._ack_seconds = ack_seconds
+        self._stranded = stranded
         self._epochs: dict[int, int] = {}  # of the batch in hand
         self._granted: dict[int, int] = {}  # of the next one
         self._inboxes: dict[int, Inbox] = {}
@@ -135,6 +139,10 @@ class Lane:
         self._handler.forget()
         self._clocks_read = False
 
+    def wake(self) -> None:
+        """Something has changed that no message tells: look at it."""
+        self._wake.set()
+
     def _deliver(self, message: Message) -> None:
         self._arrived.append(message)
         self._wake.set()
@@ -155,7 +163,8 @@ class Lane:
                     await self._store.forget_outbox(self._sent)
 
     async def _wait(self) -> None:
-        if self._arrived or self._follow_ups or self._granted != self._epochs:
+        busy = self._arrived or self._follow_ups or self._granted != self._epochs
+        if busy or (self._stranded.waiting and self._epochs):
             await asyncio.sleep(0)
             return
         moments = [self._next_sweep, self._clocks.next(), self._next_settle]
@@ -207,6 +216,8 @@ class Lane:
         await self._put_aside(bad)
         await self._read_clocks()
         arrivals.inputs += [Due(*key) for key in self._clocks.ring(now, _DUE_AT_ONCE)]
+        if self._stranded.waiting:
+            arrivals.inputs += await self._stranded.next(list(self._epochs))
         if now >= self._next_sweep:
             await self._sweep(now)
         if arrivals.submissions or arrivals.inputs or self._follow_ups:
@@ -276,6 +287,7 @@ class Lane:
                 clocks.set((workflow, group), due)
             self._clocks = clocks
             self._clocks_read = True
+            self._stranded.again()
 
     async def _say_settled(self, now: datetime) -> None:
         settled, self._settled = self._settled, {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 WORKFLOW_COLUMNS: Final = (
-    "id, uuid, status, cluster, submitted_at, groups_total, groups_open, parent, "
+    "id, uuid, status, cluster, pool, submitted_at, groups_total, groups_open, parent, "
     "traceparent, groups_active, tasks_completed, tasks_failed, failures, started_at, ended_at, "
     "cancel_by, cancel_message, cancel_force, cause"
 )
@@ -180,7 +180,7 @@ JOIN engine.group_body ON workflow = w AND index = i
 """
 
 LOAD_LOCATIONS: Final = """
-SELECT DISTINCT ON (workflow, index) workflow, index, attempt, location
+SELECT DISTINCT ON (workflow, index) workflow, index, attempt, location, cluster
 FROM unnest($1::text[], $2::int[]) AS k (w, i)
 JOIN engine.task ON workflow = w AND index = i
 WHERE status = 'COMPLETED'
@@ -233,6 +233,32 @@ WHERE w.ended_at IS NULL AND t.ended_at IS NULL AND t.cluster = $1
   AND (t.workflow, t.index) > ($2, $3)
 ORDER BY t.workflow, t.index LIMIT $4
 """
+
+QUEUED_ELSEWHERE: Final = """
+SELECT DISTINCT t.workflow, t.group_index
+FROM engine.workflow AS w
+JOIN engine.task AS t ON t.workflow = w.id
+WHERE w.partition = ANY($1::smallint[]) AND w.ended_at IS NULL
+  AND t.ended_at IS NULL AND t.status IN ('PROCESSING', 'SCHEDULING')
+  AND (w.pool = ANY($2::text[]) AND (t.cluster IS NULL OR t.cluster <> ALL($3::text[]))
+       OR t.cluster = ANY($4::text[]))
+  AND (t.workflow, t.group_index) > ($5, $6)
+ORDER BY t.workflow, t.group_index LIMIT $7
+"""
+"""Groups of these pools with something queued in none of these clusters, or of any pool in one of
+those: a page."""
+
+ON_NODES_OF: Final = """
+SELECT DISTINCT t.workflow, t.group_index
+FROM engine.workflow AS w
+JOIN engine.task AS t ON t.workflow = w.id
+WHERE w.partition = ANY($1::smallint[]) AND w.ended_at IS NULL
+  AND t.ended_at IS NULL AND t.status IN ('INITIALIZING', 'RUNNING')
+  AND t.cluster = ANY($2::text[])
+  AND (t.workflow, t.group_index) > ($3, $4)
+ORDER BY t.workflow, t.group_index LIMIT $5
+"""
+"""Groups with something on a node of one of these clusters: a page."""
 
 COMPLETED_OF: Final = f"""
 SELECT {_T_COLUMNS}, g.name AS group_name, w.uuid AS workflow_uuid

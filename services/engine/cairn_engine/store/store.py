@@ -16,9 +16,9 @@ import orjson
 
 from cairn_common.events import Envelope, partition_of
 from cairn_common.persistence import Database
-from cairn_engine.core import Ledger
+from cairn_engine.core import Clusters, Ledger, need_of
 from cairn_engine.core.inputs import Anomaly
-from cairn_engine.core.plan import Finished, Plan, location_of
+from cairn_engine.core.plan import Finished, Plan, location_of, sources_of
 from cairn_engine.store import rows, sql
 
 
@@ -172,6 +172,67 @@ class Store:
             for row in found:
                 known[row["workflow"], row["index"]] = (row["attempt"], row["location"])
         return known
+
+    async def load_needs(self, ledger: Ledger, keys: Iterable[tuple[str, int]]) -> None:
+        """What groups need of a cluster, and where their inputs lie."""
+        texts = await self.load_bodies(key for key in keys if key not in ledger.needs)
+        bodies = {key: orjson.loads(text) for key, text in texts.items()}
+        sources = {
+            (workflow, index)
+            for (workflow, _group), body in bodies.items()
+            for index in sources_of(body)
+        }
+        clusters = await self._clusters_of(ledger, sources)
+        for (workflow, group), body in bodies.items():
+            inputs = (clusters.get((workflow, index)) for index in sorted(sources_of(body)))
+            ledger.needs[workflow, group] = need_of(body, [each for each in inputs if each])
+
+    async def _clusters_of(
+        self, ledger: Ledger, keys: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], str | None]:
+        """In which cluster each of these tasks has completed."""
+        known: dict[tuple[str, int], str | None] = {}
+        missing = []
+        for key in keys:
+            task = ledger.completed_attempt(*key)
+            if task is None:
+                missing.append(key)
+            else:
+                known[key] = task.cluster
+        if missing:
+            found = await self._database.fetch(
+                sql.LOAD_LOCATIONS, [key[0] for key in missing], [key[1] for key in missing]
+            )
+            known |= {(row["workflow"], row["index"]): row["cluster"] for row in found}
+        return known
+
+    async def queued_elsewhere(
+        self,
+        partitions: Sequence[int],
+        clusters: Clusters,
+        after: tuple[str, int],
+        limit: int,
+    ) -> list[tuple[str, int]]:
+        """Groups with something queued where it may have to leave, a page of them."""
+        found = await self._database.fetch(
+            sql.QUEUED_ELSEWHERE,
+            partitions,
+            clusters.served,
+            sorted(clusters.takers),
+            sorted(clusters.gone),
+            *after,
+            limit,
+        )
+        return [tuple(row) for row in found]
+
+    async def on_nodes_of(
+        self, partitions: Sequence[int], clusters: Clusters, after: tuple[str, int], limit: int
+    ) -> list[tuple[str, int]]:
+        """Groups with something on a node of a cluster that is lost, a page of them."""
+        found = await self._database.fetch(
+            sql.ON_NODES_OF, partitions, sorted(clusters.gone), *after, limit
+        )
+        return [tuple(row) for row in found]
 
     async def load_follow_ups(
         self, partitions: Sequence[int], limit: int
