@@ -13,7 +13,11 @@ from typing import Any
 import cairn_api
 from cairn_common.events import (
     AttemptRef,
+    ClusterHeartbeat,
+    ClusterResources,
+    Event,
     FinishReason,
+    NodeInfo,
     TaskAccepted,
     TaskFinished,
     TaskOutcome,
@@ -39,9 +43,26 @@ Judge = Callable[[str, TaskPlacement], int | None]
 
 
 class Harness:
-    """Submits workflows as the API does and plays the cluster `local`."""
+    """Submits workflows as the API does and plays a cluster.
 
-    def __init__(self, nats_url: str, database_url: str, judge: Judge | None = None) -> None:
+    While `hears` is cleared the cluster hears no orders; while `starts` is False it only takes
+    tasks into its queue.
+    """
+
+    def __init__(
+        self,
+        nats_url: str,
+        database_url: str,
+        judge: Judge | None = None,
+        *,
+        cluster: str = "local",
+        pool: str = "default",
+    ) -> None:
+        self.cluster = cluster
+        self.pool = pool
+        self.starts = True
+        self.hears = asyncio.Event()
+        self.hears.set()
         self._nats_url = nats_url
         self._database_url = database_url
         self._judge = judge or (lambda _workflow, _task: 0)
@@ -66,7 +87,11 @@ class Harness:
         await self.publisher.start()
         self._arrived: asyncio.Queue[Message] = asyncio.Queue()
         self._inbox = Inbox(
-            self.bus, PLACEMENTS, "bridge-local", cluster_inbox("local"), self._arrived.put_nowait
+            self.bus,
+            PLACEMENTS,
+            f"bridge-{self.cluster}",
+            cluster_inbox(self.cluster),
+            self._arrived.put_nowait,
         )
         await self._inbox.start()
         await self.bus.client.subscribe("workflow.finished.*.*", cb=self._on_finished)
@@ -89,8 +114,8 @@ class Harness:
         await self.database.executemany(
             "INSERT INTO api.submission (workflow, uuid, name, user_name, pool, priority, labels,"
             " submitted_at, spec, rendered, cpu, gpu, memory, storage)"
-            " VALUES ($1, $2, 'w', 'me', 'default', 'NORMAL', '{}', $3, $4, '', 1, 0, 0, 0)",
-            [(name, uuid.uuid4().hex, now, spec) for name in names],
+            " VALUES ($1, $2, 'w', 'me', $5, 'NORMAL', '{}', $3, $4, '', 1, 0, 0, 0)",
+            [(name, uuid.uuid4().hex, now, spec, self.pool) for name in names],
         )
         await self.announce(names)
         return names
@@ -104,7 +129,7 @@ class Harness:
                         workflow=name,
                         uuid="u",
                         user="me",
-                        pool="default",
+                        pool=self.pool,
                         submitted_at=datetime.now(UTC),
                     ),
                     source="/test",
@@ -139,6 +164,7 @@ class Harness:
     async def _play(self) -> None:
         while True:
             message = await self._arrived.get()
+            await self.hears.wait()
             event = decode(message.subject, message.headers, message.data)
             if isinstance(event, TaskReady):
                 await self._place(event)
@@ -153,20 +179,18 @@ class Harness:
         tasks = [task for placement in event.placements for task in placement.tasks]
         refs = [AttemptRef(index=t.index, name=t.name, attempt=t.attempt) for t in tasks]
         now = datetime.now(UTC)
-        common: dict[str, Any] = {"workflow": event.workflow, "cluster": "local", "at": now}
-        await self.publisher.publish(
-            [
-                encode(TaskAccepted(**common, attempts=refs), source="/test"),
-                encode(TaskStarted(**common, attempts=refs, node="n"), source="/test"),
-            ]
-        )
+        common: dict[str, Any] = {"workflow": event.workflow, "cluster": self.cluster, "at": now}
+        facts: list[Event] = [TaskAccepted(**common, attempts=refs)]
+        if self.starts:
+            facts.append(TaskStarted(**common, attempts=refs, node="n"))
+        await self.say(*facts)
         for task, ref in zip(tasks, refs, strict=True):
             key = (event.workflow, task.name, task.attempt)
             if key not in self._placed:  # placed twice is placed once
                 self._placed.add(key)
                 self.started.append(key)
             code = self._judge(event.workflow, task)
-            if code is not None:
+            if code is not None and self.starts:
                 await self.finish(event.workflow, [ref], code, FinishReason.EXITED)
 
     async def finish(
@@ -181,9 +205,26 @@ class Harness:
             TaskOutcome(**ref.model_dump(), exit_code=code, reason=reason, node="n") for ref in refs
         ]
         event = TaskFinished(
-            workflow=workflow, cluster="local", at=datetime.now(UTC), outcomes=outcomes
+            workflow=workflow, cluster=self.cluster, at=datetime.now(UTC), outcomes=outcomes
         )
-        await self.publisher.publish([encode(event, source="/test")])
+        await self.say(event)
+
+    async def say(self, *events: Event) -> None:
+        """Publish events as a bridge does."""
+        await self.publisher.publish([encode(event, source="/test") for event in events])
+
+    async def beat(self, *, seconds: float = 0.2) -> None:
+        """A sign of life, with the next one promised in so many seconds."""
+        now = datetime.now(UTC)
+        await self.say(ClusterHeartbeat(cluster=self.cluster, at=now, interval_seconds=seconds))
+
+    async def has(self, *nodes: NodeInfo) -> None:
+        """Tell what the cluster has, which registers it."""
+        await self.say(
+            ClusterResources(
+                cluster=self.cluster, at=datetime.now(UTC), pools=[self.pool], nodes=list(nodes)
+            )
+        )
 
 
 def chain(length: int) -> str:
