@@ -29,8 +29,12 @@ from cairn_client.errors import (
     VersionMismatch,
 )
 from cairn_client.models import (
+    Cluster,
+    ClusterList,
     DeadLetter,
     DeadLetterPage,
+    PoolUse,
+    ResourceList,
     Snapshot,
     Submission,
     TaskPage,
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 Names = Sequence[str]
 
+_CLUSTERS = "/api/clusters"
 _DEAD_LETTERS = "/api/dead-letters"
 _QUIET_SECONDS = 60.0
 """A watch that says nothing for so long is dead; the server sends a sign of life more often."""
@@ -459,6 +464,35 @@ class Client:
 
     # For operators
 
+    def pools(self, names: Names = ()) -> PoolUse:
+        """The pools, or these of them, with the use of their GPUs."""
+        return self._server.answer(PoolUse, "GET", "/api/pool_quota", _some_pools(names))
+
+    def resources(self, *, pools: Names = (), platforms: Names = ()) -> ResourceList:
+        """The nodes of all pools, or of these, and of all platforms, or of these."""
+        query = {**_some_pools(pools), "platforms": platforms}
+        return self._server.answer(ResourceList, "GET", "/api/resources", query)
+
+    def clusters(self) -> ClusterList:
+        """The clusters that have registered."""
+        return self._server.answer(ClusterList, "GET", _CLUSTERS)
+
+    def cluster(self, name: str) -> Cluster:
+        """One of them with the tasks that are open there."""
+        return self._server.answer(Cluster, "GET", f"{_CLUSTERS}/{_segment(name)}")
+
+    def drain_cluster(self, name: str) -> Cluster:
+        """Place nothing new there; what is queued there moves if it can."""
+        return self._server.answer(Cluster, "POST", f"{_CLUSTERS}/{_segment(name)}/drain")
+
+    def resume_cluster(self, name: str) -> Cluster:
+        """Let a draining cluster take work again."""
+        return self._server.answer(Cluster, "POST", f"{_CLUSTERS}/{_segment(name)}/resume")
+
+    def remove_cluster(self, name: str, *, force: bool = False) -> None:
+        """Forget a cluster; with `force` even if tasks are open there, which are lost then."""
+        self._server.send("DELETE", f"{_CLUSTERS}/{_segment(name)}", {"force": force})
+
     def dead_letters(self, *, limit: int = 20, before: int | None = None) -> DeadLetterPage:
         """The newest messages that no service could handle; `before`: with lower numbers."""
         query = {"limit": limit, "before": before}
@@ -475,6 +509,10 @@ class Client:
     def drop_dead_letter(self, number: int) -> None:
         """Remove it for good."""
         self._server.send("DELETE", f"{_DEAD_LETTERS}/{number}")
+
+
+def _some_pools(names: Names) -> dict[str, Any]:
+    return {"pools": names, "all_pools": None if names else True}
 
 
 def _pairs(values: Mapping[str, object] | None) -> Sequence[str]:

@@ -265,6 +265,87 @@ class DeadLetterPage(Answer):
     more_entries: bool = False
 
 
+class Cluster(Answer):
+    """A cluster; `features` and `tasks` (by status) are given for one only. Memory in bytes."""
+
+    name: str
+    state: str
+    status: str
+    pools: tuple[str, ...] = ()
+    registered: Time
+    nodes: int = 0
+    cpu: int = 0
+    used_cpu: int = 0
+    gpu: int = 0
+    used_gpu: int = 0
+    memory: int = 0
+    used_memory: int = 0
+    features: tuple[str, ...] = ()
+    tasks: Mapping[str, int] = {}
+
+
+class ClusterList(Answer):
+    """The clusters that have registered."""
+
+    clusters: tuple[Cluster, ...] = ()
+
+
+class ResourceUsage(Answer):
+    """Counts of GPUs, which the API writes as text."""
+
+    quota_used: str
+    quota_free: str
+    quota_limit: str
+    total_usage: str
+    total_capacity: str
+    total_free: str
+
+
+class Pool(Answer):
+    """A pool with its use."""
+
+    name: str
+    description: str = ""
+    status: str | None = None
+    backend: str = ""
+    resource_usage: ResourceUsage
+
+
+class NodeSet(Answer):
+    """Pools that share nodes."""
+
+    pools: tuple[Pool, ...] = ()
+
+
+class PoolUse(Answer):
+    """The use of pools, and of all of them together."""
+
+    node_sets: tuple[NodeSet, ...] = ()
+    resource_sum: ResourceUsage
+
+    @property
+    def pools(self) -> Iterator[Pool]:
+        """All of them."""
+        return (pool for each in self.node_sets for pool in each.pools)
+
+
+class Resource(Answer):
+    """A node; amounts as Kubernetes writes them."""
+
+    hostname: str
+    backend: str = ""
+    allocatable_fields: Mapping[str, Any] = {}
+    usage_fields: Mapping[str, Any] = {}
+    pool_platform_labels: Mapping[str, tuple[str, ...]] = {}
+    conditions: tuple[str, ...] | None = None
+
+
+class ResourceList(Answer):
+    """Nodes."""
+
+    resources: tuple[Resource, ...] = ()
+
+
 class Version(Answer):
     """The contract the server keeps (`major.minor.revision`); its own version is `hash`."""
 

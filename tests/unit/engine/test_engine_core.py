@@ -61,8 +61,10 @@ def task(name: str, *inputs: str, lead: bool = False, **more: Any) -> dict[str, 
 class Story:
     """A workflow whose facts the test says itself."""
 
-    def __init__(self, workflow: WorkflowSpec, max_retries: int = 2) -> None:
-        self.world = World(0, CALM, Policy(), max_retries)
+    def __init__(
+        self, workflow: WorkflowSpec, max_retries: int = 2, sites: tuple[str, ...] = ("sim",)
+    ) -> None:
+        self.world = World(0, CALM, Policy(), max_retries, sites)
         self.world.submit(workflow, W)
         self.world.orders.clear()
         self.numbers = {t.name: t.index for t in self.world.ledger.tasks.values()}

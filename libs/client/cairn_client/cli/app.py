@@ -51,6 +51,11 @@ _ENTRIES = {
     "follow": _Entry("Shortcuts", _WORKFLOW, "Same as `cairn workflow follow`.", "follow"),
     "logs": _Entry("Shortcuts", _WORKFLOW, "Same as `cairn workflow logs`.", "logs"),
     "cancel": _Entry("Shortcuts", _WORKFLOW, "Same as `cairn workflow cancel`.", "cancel"),
+    "pool": _Entry("Hardware", "cairn_client.cli.pool", "List pools with the use of their GPUs."),
+    "resource": _Entry("Hardware", "cairn_client.cli.resource", "List nodes."),
+    "cluster": _Entry(
+        "Hardware", "cairn_client.cli.cluster", "List, drain, resume and remove clusters."
+    ),
     "dead-letters": _Entry(
         "Cairn itself", "cairn_client.cli.deadletters", "Messages that no service could handle."
     ),

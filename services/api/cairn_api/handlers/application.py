@@ -11,6 +11,7 @@ from cairn_api.core.errors import ApiError, ErrorAnswer, unavailable
 from cairn_api.core.versions import own_version
 from cairn_api.handlers import (
     deadletters,
+    operating,
     pools,
     streaming,
     submitting,
@@ -28,8 +29,8 @@ log = structlog.get_logger(__name__)
 DESCRIPTION = """\
 Submit workflows, follow them, and see what they run on.
 
-The paths, parameters and JSON are those of NVIDIA OSMO 6.4; `watch`, `ready`, `asyncapi` and
-`dead-letters` are additions. A refusal is HTTP 400 with `message` and `error_code`.
+The paths, parameters and JSON are those of NVIDIA OSMO 6.4; `watch`, `ready`, `asyncapi`,
+`clusters` and `dead-letters` are additions. A refusal is HTTP 400 with `message` and `error_code`.
 """
 
 
@@ -46,7 +47,7 @@ def make_app(context: Context) -> FastAPI:
         openapi_url="/api/openapi.json",
     )
     app.state.context = context
-    for module in (submitting, workflows, streaming, tasks, pools, deadletters, system):
+    for module in (submitting, workflows, streaming, tasks, pools, operating, deadletters, system):
         app.include_router(module.router)
     app.add_middleware(Doors, hosts=settings.allowed_hosts, most_bytes=settings.max_body_bytes)
     app.add_exception_handler(ApiError, _api_error)

@@ -16,11 +16,13 @@ from sqlalchemy import ColumnElement, Select, and_, func, not_, select, union_al
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import col
 
+from cairn_api.core.clusters import Registered
 from cairn_api.core.labels import Selector
 from cairn_api.core.model import Group, ListedTask, Request, Snapshot, Task, TaskSum, Workflow
 from cairn_api.core.pools import UserProfile
 from cairn_api.store.database import session_of
 from cairn_api.store.tables import (
+    ClusterView,
     GroupView,
     HandoverRow,
     ProfileRow,
@@ -297,6 +299,34 @@ class Reader:
         query = select(tag).distinct().order_by(tag)
         async with session_of(self._engine) as session:
             return list((await session.scalars(query)).all())
+
+    async def clusters(self) -> list[Registered]:
+        """The clusters that have registered, by name."""
+        query = select(
+            col(ClusterView.name),
+            col(ClusterView.state),
+            col(ClusterView.pools),
+            col(ClusterView.registered_at),
+        ).order_by(col(ClusterView.name))
+        async with session_of(self._engine) as session:
+            return [Registered(*row) for row in (await session.execute(query)).all()]
+
+    async def open_tasks_in(self, cluster: str) -> dict[str, int]:
+        """How many attempts in a cluster have each status that is not a last one."""
+        query = (
+            select(col(TaskView.status), func.count())
+            .join(WorkflowView, col(WorkflowView.id) == col(TaskView.workflow))
+            .where(
+                col(WorkflowView.ended_at).is_(None),
+                col(TaskView.ended_at).is_(None),
+                col(TaskView.cluster) == cluster,
+            )
+            .group_by(col(TaskView.status))
+            .order_by(col(TaskView.status))
+        )
+        async with session_of(self._engine) as session:
+            rows = (await session.execute(query)).all()
+        return {row[0]: row[1] for row in rows}
 
     async def profile(self, user: str) -> UserProfile:
         """What a user chose; nothing yet if they never did."""

@@ -125,6 +125,18 @@ class WorkflowView(SQLModel, table=True):
     cause: str | None = None
 
 
+class ClusterView(SQLModel, table=True):
+    """`engine.view_cluster`: the clusters that have registered."""
+
+    __tablename__ = "view_cluster"
+    __table_args__ = {"schema": "engine"}
+
+    name: str = Field(primary_key=True)
+    state: str
+    pools: list[str] = Field(sa_column=Column(ARRAY(Text)))
+    registered_at: datetime = _time(nullable=False)
+
+
 class GroupView(SQLModel, table=True):
     """`engine.view_group`."""
 
@@ -166,6 +178,7 @@ class TaskView(SQLModel, table=True):
     reason: str | None = None
     message: str | None = None
     node: str | None = None
+    cluster: str | None = None
     processing_at: datetime | None = _time()
     scheduling_at: datetime | None = _time()
     initializing_at: datetime | None = _time()
