@@ -1,9 +1,9 @@
 """A world for the engine's core: clusters, a bus that misbehaves, a database, a clock; no I/O.
 
 Everything random comes from one seed, so a story can be told again. The bus duplicates, delays,
-reorders and drops; clusters fall silent, come back and are drained; engines crash before and after
-they commit, lose their partition to another one and come back with what they remembered; the
-cluster repeats old facts. What must hold all the same is checked after every step by `check`.
+reorders and drops; clusters fall silent, come back, are drained or removed, and repeat old facts;
+engines crash before and after they commit, lose their partition to another one and come back with
+what they remembered. What must hold all the same is checked after every step by `check`.
 
 `ledger` is the database: what is committed. Each engine works on a ledger of its own, into which
 it loads what it needs and which it trusts as long as it owns the partition.
@@ -53,6 +53,7 @@ from cairn_engine.core.transitions import GROUP, TASK, WORKFLOW
 
 SILENT_AFTER = 15.0
 LOST_AFTER = 60.0
+_WANTED = {"drain": State.DRAINING, "remove": State.REMOVED, "resume": State.ACTIVE}
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Key = tuple[str, int, int]
 PLACED = ON_A_NODE | {TaskStatus.PROCESSING, TaskStatus.SCHEDULING}
@@ -68,7 +69,7 @@ class Chaos:
     take_over: float = 0.02
     fail: float = 0.15
     lose_node: float = 0.05
-    outages: int = 0  # of clusters, and as many drains
+    outages: int = 0  # of clusters, and as many drains and removals
 
 
 @dataclass
@@ -449,7 +450,7 @@ class World:
         return {name: (state, ["default"]) for name, state in self.states.items()}
 
     def _plan_trouble(self, number: int) -> None:
-        """An outage and a drain, each of some cluster at some time."""
+        """An outage, and a drain or a removal, each of some cluster at some time."""
         start, length = self.random.uniform(0, 60), self.random.uniform(1, 2 * LOST_AFTER)
         cluster = self.random.choice(self.sites)
         for seconds, what in (
@@ -460,7 +461,7 @@ class World:
         ):
             self._at(start + seconds, Turn(cluster, what, number))
         drained, at = self.random.choice(self.sites), self.random.uniform(0, 60)
-        self._at(at, Turn(drained, "drain"))
+        self._at(at, Turn(drained, "remove" if self.random.random() < 0.3 else "drain"))
         self._at(at + self.random.uniform(1, 90), Turn(drained, "resume"))
 
     def _at(self, seconds: float, turn: Turn) -> None:
@@ -479,8 +480,8 @@ class World:
                 self.silent.add(name)
             case "lost" if self.down.get(name) == turn.outage:
                 self.lost.add(name)
-            case "drain" | "resume":
-                self.states[name] = State.DRAINING if turn.what == "drain" else State.ACTIVE
+            case "drain" | "remove" | "resume":
+                self.states[name] = _WANTED[turn.what]
                 self.clusters.register(self._table())
         self.clusters.hear(self.silent, self.lost)
         self.story.append(f"{self._clock()} {turn}")

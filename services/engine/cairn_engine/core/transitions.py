@@ -42,7 +42,9 @@ TASKS: Final = (
     TaskRow((T.PROCESSING, T.SCHEDULING), T.INITIALIZING, "it has a node"),
     TaskRow((T.PROCESSING, T.SCHEDULING, T.INITIALIZING), T.RUNNING, "its command runs"),
     TaskRow(_OPEN, T.COMPLETED, "it ends well, or the lead of its group has"),
-    TaskRow(_PLACED, T.RESCHEDULED, "it ends and is tried again, as the next attempt"),
+    TaskRow(
+        _PLACED, T.RESCHEDULED, "it is tried again, or goes to another cluster, as the next attempt"
+    ),
     TaskRow(_OPEN, T.FAILED, "it ends with a failure of its own, or its group does"),
     TaskRow(_OPEN, T.FAILED_CANCELED, "somebody cancels the workflow"),
     TaskRow(_OPEN, T.FAILED_SERVER_ERROR, "the cluster can never run it"),
