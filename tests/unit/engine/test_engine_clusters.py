@@ -282,6 +282,19 @@ def test_without_any_cluster_that_takes_work_a_group_waits_for_one() -> None:
     assert story.say(Due(W, 0)) == []
 
 
+def test_who_waits_for_a_cluster_follows_a_gang_that_has_one() -> None:
+    story = two(spec(DUO))
+    world = story.world
+    world.clusters.register({n: (State.REMOVED, [POOL]) for n in ("a", "b")})
+    story.say(Relocate(W, 0))
+    story.finish("other", None, 1, FinishReason.NODE_LOST)  # its retry finds a cluster first
+    world.clusters.register({"a": (State.REMOVED, [POOL]), "b": (State.ACTIVE, [POOL])})
+    (place,) = story.wait(3)
+    assert (place.cluster, place.attempts) == ("b", ((1, 2),))
+    story.start("other", 2)
+    assert story.say(Relocate(W, 0)) == [Place(W, "b", 0, ((0, 1),), 2)]
+
+
 def test_a_need_follows_from_the_body() -> None:
     asked = task("x", resource="big")
     workflow = spec(group("g", {**asked, "lead": True}, {**asked, "name": "y"}))

@@ -49,7 +49,7 @@ def offer_again(context: Context, workflow: Workflow, group: Group) -> None:
 
 
 def relocate(context: Context, workflow: Workflow, group: Group) -> bool:
-    """Take what is queued out of a cluster that it should leave.
+    """Take what is queued out of a cluster that it should leave, and out of none.
 
     Returns:
         Whether it is offered elsewhere now; False if it stays, or must not be touched.
@@ -58,8 +58,11 @@ def relocate(context: Context, workflow: Workflow, group: Group) -> bool:
         return False
     attempts = context.ledger.open_tasks_of(group)
     queued = [task for task in attempts if task.status in _QUEUED]
-    if not queued or any(task.status in ON_A_NODE for task in attempts):
-        return False
+    if any(task.status in ON_A_NODE for task in attempts):
+        held = [task for task in queued if task.cluster is None]
+        if held:
+            groups.place(context, workflow, group, held, group.cluster)
+        return bool(held)
     leaving = [
         task for task in queued if not context.clusters.may_stay(workflow.pool, task.cluster)
     ]

@@ -118,13 +118,13 @@ class ClusterKeeper:
         name = event.cluster
         self._announced[name] = event
         state, pools = self._states.get(name, (None, []))
-        # What a removed cluster said long ago does not bring it back.
-        if state is None or pools != event.pools or (state is State.REMOVED and self._started):
-            if state is State.REMOVED and not self._started:
-                return
+        new = state in {None, State.REMOVED}
+        if state is State.REMOVED and not self._started:
+            return  # what it said long ago does not bring it back
+        if new or pools != event.pools:
             registered = await self._store.register(name, event.pools)
             await self._read()
-            if state in {None, State.REMOVED}:
+            if new:
                 log.info("cluster registered", cluster=name, pools=event.pools)
                 await self._say(name, registered)
         self._announce(event)
