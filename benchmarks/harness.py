@@ -52,9 +52,8 @@ def report(
         "benchmark": benchmark,
         "figures": dict(figures),
         "limits": dict(limits),
+        "peers": dict(peers or {}),
     }
-    if peers:
-        line["peers"] = dict(peers)
     print(json.dumps(line))
 
 

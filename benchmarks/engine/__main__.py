@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvloop
@@ -43,16 +43,19 @@ def process(settings: dict[str, str], *command: str) -> Iterator[subprocess.Pope
 
 
 async def throughput(
-    settings: dict[str, str], workflows: int, tasks: int, text: str
+    settings: dict[str, str], workflows: int, tasks: int, text: str, engines: int = 1
 ) -> tuple[float, dict[str, float]]:
     """Task completions a second, and each part's processor seconds per 1,000 of them."""
-    with process(settings, "-m", "cairn_engine"):
+    with ExitStack() as running:
+        for _ in range(engines):
+            running.enter_context(process(settings, "-m", "cairn_engine"))
         async with Load(settings) as load:
-            with process(settings, str(NULL_BRIDGE), settings["CAIRN_NATS_URL"]):
-                await load.run(text, max(3, 200 // tasks))  # warm: connections, plans, caches
-                before = cpu_by_part()
-                seconds = await load.run(text, workflows)
-                after = cpu_by_part()
+            running.enter_context(process(settings, str(NULL_BRIDGE), settings["CAIRN_NATS_URL"]))
+            await load.wait_until_shared(engines)
+            await load.run(text, max(3, 200 // tasks))  # warm: connections, plans, caches
+            before = cpu_by_part()
+            seconds = await load.run(text, workflows)
+            after = cpu_by_part()
     done = workflows * tasks
     return done / seconds, {name: (after[name] - before[name]) / done * 1000 for name in after}
 
@@ -113,6 +116,8 @@ async def main(quick: bool) -> None:
                 f"{shape}_{part}_cpu_seconds_per_1000_tasks": round(seconds, 3)
                 for part, seconds in cpu.items()
             }
+            rate, _ = await throughput(settings, tasks // size, size, text, engines=2)
+            figures[f"{shape}_tasks_per_second_of_two_engines"] = round(rate, 1)
         slowest = min(figures["chain_tasks_per_second"], figures["fan_tasks_per_second"])
         samples = await latency(settings, slowest / 10, 5 if quick else 15)
         figures["ready_latency_p50_ms"] = round(quantile(samples, 0.5) * 1000, 2)

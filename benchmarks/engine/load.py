@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 import uuid
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from asyncpg.exceptions import UndefinedTableError
 from nats.aio.msg import Msg
 
 import cairn_api
@@ -88,6 +90,19 @@ class Load:
             " WHERE workflow = ANY($1) AND index = 0 AND status <> 'WAITING'",
             names,
         ) < len(names):
+            await asyncio.sleep(0.1)
+
+    async def wait_until_shared(self, engines: int) -> None:
+        """Returns once so many engines have about the same number of partitions each."""
+        while True:
+            with contextlib.suppress(UndefinedTableError):
+                shares = await self.database.fetch(
+                    "SELECT count(*) AS partitions FROM engine.lease"
+                    " WHERE expires_at > now() GROUP BY owner"
+                )
+                sizes = [row["partitions"] for row in shares]
+                if len(sizes) == engines and max(sizes) - min(sizes) <= 1:
+                    return
             await asyncio.sleep(0.1)
 
     async def _store(self, text: str, count: int) -> list[str]:

@@ -27,7 +27,7 @@ Figures = dict[str, float]
 
 SHAPES: Mapping[str, tuple[Callable[[int], str], Sequence[int]]] = {
     # A chain is one task at a time: its cost is its latency, and a long one takes long.
-    "chain": (chain, (1_000, 10_000)),
+    "chain": (chain, (1_000, 10_000, 100_000)),
     "fan": (fan, (1_000, 10_000, 100_000)),
     "lattice": (lattice, (1_000, 10_000, 100_000)),
 }

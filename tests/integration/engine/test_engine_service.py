@@ -8,15 +8,17 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from cairn_common.events import AttemptRef, partition_of
 from cairn_common.events.subjects import STREAMS
 from cairn_common.messaging import ensure_streams
+from cairn_engine.handlers import batch
 from cairn_engine.service import EngineService
 from cairn_engine.settings import EngineSettings
-from cairn_engine.store import sql
+from cairn_engine.store import Store, sql
 from engine_harness import Harness, chain, fan
 from servers import Servers
 
@@ -96,6 +98,26 @@ async def test_a_submission_that_is_announced_twice_runs_once(
         more = await harness.submit(chain(1))
         await harness.wait(more)
     assert len(harness.runs(names + more)) == 10
+
+
+async def test_submissions_too_large_to_be_taken_in_together_all_run(
+    servers: Servers, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_SPEC_BYTES", 1)
+    loaded: list[int] = []
+    load = Store.load_submissions
+
+    async def load_submissions(store: Store, *args: Any) -> Any:
+        submissions, left = await load(store, *args)
+        loaded.append(len(submissions))
+        return submissions, left
+
+    monkeypatch.setattr(Store, "load_submissions", load_submissions)
+    names = await harness.submit(chain(2), count=40)  # all are there when the engine starts
+    async with engine(servers):
+        await harness.wait(names)
+    assert {harness.finished[name].status for name in names} == {"COMPLETED"}
+    assert max(loaded) == 1
 
 
 async def test_a_failing_task_blocks_exactly_its_downstream(servers: Servers) -> None:

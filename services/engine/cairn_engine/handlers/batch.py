@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -45,8 +45,9 @@ log = structlog.get_logger(__name__)
 _FOLLOW_UPS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Offer, Wake, Block, EndGroup, RestartGroup, CancelPage)
 }
-_REMEMBERED_ATTEMPTS = 20_000
-_SMALL = 500  # tasks of a workflow
+_REMEMBERED_ATTEMPTS = 10_000
+_SMALL = 200  # tasks of a workflow
+_SPEC_BYTES = 1 << 19  # of submissions that are taken in together
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Result:
     traceparents: dict[str, str] = field(default_factory=dict)  # of workflows, where spans are made
     anomalies: list[Anomaly] = field(default_factory=list)
     unsubmitted: frozenset[str] = frozenset()  # announced, and not to be found
+    left: Sequence[str] = ()  # submitted, and not taken in yet
 
 
 class BatchHandler:
@@ -99,7 +101,7 @@ class BatchHandler:
     async def submit(
         self, ids: Sequence[str], epochs: Mapping[int, int], forget: Sequence[int] = ()
     ) -> Result:
-        """Take in submitted workflows and offer what waits for nothing.
+        """Take in submitted workflows, as many as memory bears, and offer what waits for nothing.
 
         Raises:
             FencedError: one of the partitions is somebody else's; nothing was stored.
@@ -108,25 +110,27 @@ class BatchHandler:
         decision = Decision()
         writes = Writes(forget=forget)
         try:
-            for submission in await self._store.load_submissions(sorted(set(ids))):
+            submissions, left = await self._store.load_submissions(sorted(set(ids)), _SPEC_BYTES)
+            for submission in submissions:
                 plan = await self._plan(submission)
                 writes.plans.append(plan)
                 self._remember(plan)
                 decision.follow_ups.extend(plan.roots)
             await self._follow(decision, writes, now)
             announced = [self._announcer.submitted(plan.workflow, now) for plan in writes.plans]
-            unsubmitted = await self._unsubmitted(ids)
+            unsubmitted = await self._unsubmitted(set(ids).difference(left))
             result = await self._commit(decision, writes, epochs, now, announced)
             result.unsubmitted = unsubmitted
+            result.left = left
         except BaseException:
             self._ledger.forget()
             raise
         return result
 
-    async def _unsubmitted(self, ids: Sequence[str]) -> frozenset[str]:
+    async def _unsubmitted(self, ids: Set[str]) -> frozenset[str]:
         """Which of these workflows neither are known nor have been submitted."""
         ledger = self._ledger
-        doubtful = set(ids) - ledger.workflows.keys()
+        doubtful = ids - ledger.workflows.keys()
         if doubtful:
             await self._store.load_workflows(ledger, doubtful)
         return frozenset(doubtful - ledger.workflows.keys())

@@ -240,10 +240,12 @@ class Lane:
 
     async def _decide_and_say(self, arrivals: Arrivals, *, take_follow_ups: bool = False) -> None:
         """New workflows first: what else came may be about them already."""
-        for start in range(0, len(arrivals.submissions), _SUBMISSIONS_AT_ONCE):
-            some = arrivals.submissions[start : start + _SUBMISSIONS_AT_ONCE]
+        submitted = list(arrivals.submissions)
+        while submitted:
+            some, submitted = submitted[:_SUBMISSIONS_AT_ONCE], submitted[_SUBMISSIONS_AT_ONCE:]
             async with self._sent_in_hand() as forget:
                 result = await self._handler.submit(some, self._epochs, forget)
+            submitted[:0] = result.left
             await self._apply(result, arrivals)
         if arrivals.inputs or take_follow_ups:
             async with self._sent_in_hand() as forget:

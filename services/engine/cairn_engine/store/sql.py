@@ -188,10 +188,13 @@ ORDER BY workflow, index, attempt DESC
 """
 
 LOAD_SUBMISSIONS: Final = """
-SELECT workflow, uuid, name, user_name, pool, priority, labels, traceparent, submitted_at, spec,
+SELECT workflow, uuid, name, user_name, pool, priority, labels, traceparent, submitted_at,
+       CASE WHEN sum(octet_length(spec)) OVER (ORDER BY workflow) - octet_length(spec) < $2
+            THEN spec END AS spec,
        restarts
 FROM api.view_submission WHERE workflow = ANY($1::text[])
 """
+"""Specifications of so many bytes and one more; the rest without. None is read for its length."""
 
 KNOWN_WORKFLOWS: Final = "SELECT id FROM engine.workflow WHERE id = ANY($1::text[])"
 

@@ -121,12 +121,23 @@ class Store:
         ledger.pages[workflow] = indices
         await self.load_whole_groups(ledger, [(workflow, index) for index in indices])
 
-    async def load_submissions(self, ids: Sequence[str]) -> list[Submission]:
-        """Submissions that the engine does not have yet."""
+    async def load_submissions(
+        self, ids: Sequence[str], size: int
+    ) -> tuple[list[Submission], list[str]]:
+        """Submissions that the engine does not have yet, and the ids of those left for later.
+
+        Args:
+            ids: which.
+            size: bytes of specifications after which the rest is left.
+        """
         new = await self.unknown_workflows(ids)
         if not new:
-            return []
-        return [Submission(*row) for row in await self._database.fetch(sql.LOAD_SUBMISSIONS, new)]
+            return [], []
+        found = await self._database.fetch(sql.LOAD_SUBMISSIONS, new, size)
+        return (
+            [Submission(*row) for row in found if row["spec"] is not None],
+            [row["workflow"] for row in found if row["spec"] is None],
+        )
 
     async def unknown_workflows(self, ids: Sequence[str]) -> list[str]:
         """Those that the engine does not have."""
