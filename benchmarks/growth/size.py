@@ -54,6 +54,7 @@ async def waiting_bytes(settings: dict[str, str], text: str, tasks: int) -> tupl
             for _ in range(2):
                 names += await load.submit(text, 1)
                 await load.wait_until_stored(names)
+                await asyncio.sleep(1)  # what was stored is still being dropped from memory
                 sizes.append(memory_of(engine.pid))
             bridge.mute = False
             await load.cancel(names)

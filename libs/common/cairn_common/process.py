@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import signal
 from typing import Protocol
@@ -45,6 +47,13 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def give_back_memory() -> None:
+    """After something unusually large: the C library keeps what was freed unless it is told to
+    return it (`malloc_trim(3)`, of glibc)."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _run(name: str, service: Service) -> None:

@@ -63,6 +63,7 @@ class Result:
     anomalies: list[Anomaly] = field(default_factory=list)
     unsubmitted: frozenset[str] = frozenset()  # announced, and not to be found
     left: Sequence[str] = ()  # submitted, and not taken in yet
+    planned: int = 0  # tasks of workflows that were taken in
 
 
 class BatchHandler:
@@ -122,6 +123,7 @@ class BatchHandler:
             result = await self._commit(decision, writes, epochs, now, announced)
             result.unsubmitted = unsubmitted
             result.left = left
+            result.planned = sum(len(plan.tasks) for plan in writes.plans)
         except BaseException:
             self._ledger.forget()
             raise

@@ -22,6 +22,7 @@ from cairn_common.events import Envelope, InvalidEventError, encode, partition_o
 from cairn_common.events.subjects import FACTS, engine_inbox
 from cairn_common.messaging import Bus, DeadLetters, Inbox, Message, Publisher, RefusedError
 from cairn_common.persistence import TRANSIENT
+from cairn_common.process import give_back_memory
 from cairn_common.telemetry import MessageSpans
 from cairn_engine.core import Due
 from cairn_engine.core.clocks import Clocks
@@ -39,6 +40,7 @@ _SWEEP_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _DUE_AT_ONCE = 200
 _SUBMISSIONS_AT_ONCE = 32
+_LARGE = 5_000  # tasks, whose specification takes kilobytes each while it is read
 _SETTLE_SECONDS = 0.25
 _PUBLISHING_AT_ONCE = 8
 
@@ -246,6 +248,8 @@ class Lane:
             async with self._sent_in_hand() as forget:
                 result = await self._handler.submit(some, self._epochs, forget)
             submitted[:0] = result.left
+            if result.planned >= _LARGE:
+                give_back_memory()
             await self._apply(result, arrivals)
         if arrivals.inputs or take_follow_ups:
             async with self._sent_in_hand() as forget:
