@@ -40,7 +40,9 @@ class EngineService:
         await migrate(settings.database_url, "engine", MIGRATIONS)
         store = Store(database, owner)
         leases = Leases(database, owner, settings.lease_seconds)
-        bus = await connect_bus(settings.nats_url, "engine", [requests_router(store)])
+        bus = await connect_bus(
+            settings.nats_url, "engine", [requests_router(store)], settings.nats_credentials
+        )
         publisher = Publisher(bus)
         try:
             await ensure_streams(bus.jetstream)

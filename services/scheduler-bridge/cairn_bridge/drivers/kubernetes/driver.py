@@ -40,12 +40,14 @@ from cairn_bridge.drivers.kubernetes.core.observe import (
 from cairn_bridge.drivers.kubernetes.core.outcome import ending_of, gone_ending
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_bridge.drivers.kubernetes.nodes import Nodes
+from cairn_bridge.drivers.kubernetes.passes import Passes
 from cairn_bridge.drivers.kubernetes.placing import Placer
 from cairn_bridge.drivers.kubernetes.preparing import prepare
 from cairn_bridge.drivers.kubernetes.streams import PodExec, PodPort
 from cairn_bridge.drivers.kubernetes.telling import Teller
 from cairn_bridge.drivers.kubernetes.watch import Follower
 from cairn_common.events import FinishReason, GroupPlacement, NodeInfo
+from cairn_common.security import PassIssuer
 
 _BEFORE: Final = "the attempt was settled before"
 
@@ -74,6 +76,7 @@ class KubernetesDriver:
         connect: opens the connection to the API server.
         site: what is the same for every group.
         patience: see `Patience`.
+        issuer: gives tasks credentials for NATS; without one they get none.
     """
 
     def __init__(
@@ -82,11 +85,13 @@ class KubernetesDriver:
         site: Site,
         *,
         patience: Patience | None = None,
+        issuer: PassIssuer | None = None,
     ) -> None:
         self.name = site.cluster
         self._connect = connect
         self._site = site
         self._patience = patience or Patience()
+        self._issuer = issuer
         self._register = Register()
         self._followers: list[asyncio.Task[None]] = []
         self._api: Api
@@ -102,7 +107,10 @@ class KubernetesDriver:
         """See `ClusterDriver`. Raises ClusterError or ApiError when the cluster refuses."""
         self._api = await self._connect()
         site = self._site
-        self._placer = Placer(self._api, site)
+        passes = None
+        if self._issuer is not None:
+            passes = Passes(self._api, site, self._issuer, self._register)
+        self._placer = Placer(self._api, site, passes)
         self._teller = Teller(
             self._api, self._placer.pods, reporter, helpers=site.runtime_image is not None
         )
@@ -128,6 +136,8 @@ class KubernetesDriver:
             task = asyncio.create_task(follower.run())
             self._followers.append(task)
             await _until(follower.listed, task)
+        if passes is not None:
+            self._teller.spawn(passes.renew_for_ever())
         for gang in list(self._register.gangs.values()):
             self._mind_litter(gang)
 
