@@ -19,6 +19,7 @@ from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.manifests import POD_GROUPS
 from cairn_common.events import GroupPlacement, LogLine, Resources, TaskPlacement
 from cairn_common.pools import ClusterPools
+from cairn_common.security import PassIssuer
 
 ORDER = list(Phase)
 FAST = Patience(image=2.0, start=2.0, node=4.0, orphan=600.0)
@@ -113,6 +114,7 @@ class World:
         *,
         patience: Patience = FAST,
         site: Site | None = None,
+        issuer: PassIssuer | None = None,
     ) -> AsyncIterator[tuple[KubernetesDriver, Recorder]]:
         """A driver that runs, and what it reports to."""
         recorder = recorder or Recorder()
@@ -120,6 +122,7 @@ class World:
             lambda: Api.connect(self.cluster.kubeconfig, self.cluster.context),
             site or self.site,
             patience=patience,
+            issuer=issuer,
         )
         try:
             await driver.start(recorder)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from driver_harness import Recorder, World, keys_of, next_attempt
+from testcluster import nodes
 from testcluster.cluster import Cluster
 
 from cairn_bridge.cluster import ClusterError, NotNowError, Phase, PlacementError
@@ -212,3 +213,41 @@ async def test_a_cluster_without_a_way_to_it_is_a_cluster_error(tmp_path: Path) 
     with pytest.raises(ClusterError):
         await driver.start(Recorder())
     await driver.close()
+
+
+@pytest.mark.simulator
+async def test_what_is_drained_from_a_node_is_evicted(world: World, simulated: Cluster) -> None:
+    async with world.driver() as (driver, told):
+        group = world.group(sim={"run": "forever"})
+        (key,) = keys_of(group)
+        await driver.place(group, None)
+        await told.until(lambda: told.reached([key], Phase.STARTED))
+        (node,) = nodes_of(told, group).values()
+        try:
+            await simulated.drain(node)
+            (outcome,) = await told.until_ended(key)
+            assert outcome.reason is FinishReason.EVICTED
+            again = next_attempt(group, 0)
+            await driver.place(again, None)
+            await told.until(lambda: told.reached(keys_of(again), Phase.STARTED))
+            assert node not in nodes_of(told, again).values()
+        finally:
+            await simulated.cordon(node, False)
+
+
+@pytest.mark.simulator
+async def test_what_runs_on_a_node_that_is_removed_is_lost(
+    world: World, simulated: Cluster
+) -> None:
+    (name,) = await simulated.add(nodes.CPU.but(name="shaky"), 1)
+    async with world.driver() as (driver, told):
+        others = [info.name for info in await driver.inventory() if info.name != name]
+        group = world.group(sim={"run": "forever"}, nodes_excluded=others)
+        (key,) = keys_of(group)
+        await driver.place(group, None)
+        await told.until(lambda: told.reached([key], Phase.STARTED))
+        await simulated.remove_nodes([name])
+        (outcome,) = await told.until_ended(key, seconds=60)
+        assert outcome.reason is FinishReason.NODE_LOST
+        await driver.settle([key])
+        await world.until_gone(world.pods, world.pod_groups)
