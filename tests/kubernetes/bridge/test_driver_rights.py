@@ -10,7 +10,7 @@ from typing import Any
 
 import nats
 import pytest
-from driver_harness import World, keys_of, next_attempt
+from driver_harness import PATIENCE, World, keys_of, next_attempt
 from nats.aio.client import RawCredentials
 
 from cairn_bridge.cluster import AttemptKey, Phase, PlacementError
@@ -77,7 +77,7 @@ async def test_the_pass_in_a_pod_opens_its_own_subjects_and_nobody_elses(
             await client.publish(f"{others}x", b"you")
             await client.subscribe(f"{others}>")
             await client.flush()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while len(complaints) < 2:
                     await asyncio.sleep(0.01)
             assert all("permissions violation" in each for each in complaints)
@@ -126,7 +126,7 @@ async def test_a_bridge_that_starts_renews_what_it_finds(
         await driver.place(group, None)
         await told.until(lambda: told.reached([key], Phase.STARTED))
         before = await mounted_pass(world, group, key)
-    async with world.driver(site=site, issuer=issuer), asyncio.timeout(20):
+    async with world.driver(site=site, issuer=issuer), asyncio.timeout(PATIENCE):
         while await mounted_pass(world, group, key) == before:
             await asyncio.sleep(0.05)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver_harness import Recorder, World, keys_of, next_attempt
+from driver_harness import PATIENCE, Recorder, World, keys_of, next_attempt
 from testcluster import nodes
 from testcluster.cluster import Cluster
 
@@ -151,7 +151,7 @@ async def test_a_quota_that_is_full_is_not_now_and_one_too_small_is_never(world:
         "spec": {"hard": {"requests.cpu": "4"}},
     }
     await world.create(quota, "resourcequotas")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         kind = Kind("v1", "resourcequotas", world.site.namespace)
         while not ((await world.api.get(kind, "q")) or {}).get("status", {}).get("hard"):
             await asyncio.sleep(0.1)
@@ -165,13 +165,13 @@ async def test_a_quota_that_is_full_is_not_now_and_one_too_small_is_never(world:
         with pytest.raises(NotNowError, match="exceeded quota"):
             await driver.place(gang, None)
         assert len(await world.all(world.pods)) == 3, "half a gang would hold the quota"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while driver.known() != set(keys_of(running)):
                 await asyncio.sleep(0.05)
         await driver.stop(keys_of(running), "done", 1)
         await told.until_ended(*keys_of(running))
         await driver.settle(keys_of(running))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     await driver.place(gang, None)

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from driver_harness import Recorder, World, keys_of
+from driver_harness import PATIENCE, Recorder, World, keys_of
 from testcluster import kwok
 
 from cairn_bridge.cluster import AttemptKey, Phase
@@ -169,7 +169,7 @@ async def test_a_port_of_the_task(world: World, tmp_path: Path) -> None:
         big = b"abcdefgh" * 50_000
         sending = asyncio.create_task(stream.write(big))
         received = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             async for data in stream.read():
                 received += data
                 if len(received) == len(big):

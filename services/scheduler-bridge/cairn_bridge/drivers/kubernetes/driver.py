@@ -98,6 +98,7 @@ class KubernetesDriver:
         self._placer: Placer
         self._teller: Teller
         self._nodes: Nodes
+        self.group_follower: Follower
         self.pod_follower: Follower
         self._say = structlog.get_logger(__name__).bind(cluster=site.cluster)
 
@@ -117,7 +118,7 @@ class KubernetesDriver:
         self._nodes = Nodes(self._api, self._patience.node, self._lose_node)
         await prepare(self._api, site)
         selector = names.selector(site.cluster)
-        groups = Follower(
+        self.group_follower = Follower(
             self._api,
             self._placer.pod_groups,
             self._groups_listed,
@@ -132,7 +133,7 @@ class KubernetesDriver:
             labelSelector=selector,
         )
         # Groups first: they say which placements are whole.
-        for follower in (groups, self._nodes.follower, self.pod_follower):
+        for follower in (self.group_follower, self._nodes.follower, self.pod_follower):
             task = asyncio.create_task(follower.run())
             self._followers.append(task)
             await _until(follower.listed, task)
