@@ -17,8 +17,9 @@ import nats.errors
 import pytest
 from nats.aio.client import Client, RawCredentials
 
-from cairn_common.events.subjects import FACTS, PLACEMENTS
-from cairn_common.messaging import connect_bus, ensure_streams
+from cairn_common.events import TaskSettled, encode
+from cairn_common.events.subjects import FACTS, PLACEMENTS, cluster_inbox
+from cairn_common.messaging import Inbox, Message, Publisher, connect_bus, ensure_streams
 from cairn_common.security import PassIssuer, subjects_of
 from cairn_common.security.natsjwt import Key, credentials
 from securing import NatsServer, secured_nats
@@ -217,6 +218,36 @@ async def test_a_bridge_hears_and_says_what_is_for_its_cluster(server: NatsServe
                     await asyncio.wait_for(request, 6)
     finally:
         await bridge.broker.stop()
+        await services.broker.stop()
+
+
+async def test_a_bridge_takes_up_what_the_one_before_it_had_in_hand(server: NatsServer) -> None:
+    services = await connect_bus(server.url, "engine", credentials=server.folder / "services.creds")
+    await ensure_streams(services.jetstream)
+    publisher = Publisher(services)
+    await publisher.start()
+    orders = [
+        TaskSettled(cluster="south", workflow=f"w-{number}", attempts=[]) for number in range(3)
+    ]
+    await publisher.publish([encode(order, source="/test") for order in orders])
+    try:
+        for turn in range(2):
+            bridge = await connect_bus(
+                server.url, "bridge-south", credentials=server.folder / "bridge-south.creds"
+            )
+            taken: asyncio.Queue[Message] = asyncio.Queue()
+            inbox = Inbox(
+                bridge, PLACEMENTS, "bridge-south", cluster_inbox("south"), taken.put_nowait
+            )
+            await inbox.start()
+            async with asyncio.timeout(10):
+                messages = [await taken.get() for _ in range(3)]
+            if turn:
+                await inbox.ack(messages[-1], 3)
+            await inbox.close()
+            await bridge.broker.stop()
+    finally:
+        await publisher.close()
         await services.broker.stop()
 
 

@@ -7,12 +7,14 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from testcluster import kwok
 from whole_system import NAMESPACE, Cairn
 
-TUTORIALS = Path(__file__).parents[4] / "shared" / "osmo" / "workflows" / "tutorials"
+from e2e.test_e2e_tutorials import TUTORIALS
+
 ANYWHERE = (
     "combination_workflow_complex",
     "combination_workflow_simple",
@@ -29,6 +31,8 @@ ANYWHERE = (
 )
 ONLY_BETA = ("robot_simulation",)
 """It wants an edge node beside one with a GPU."""
+CONTAINERS = 3
+"""A task's own, and one each to fetch its inputs and to keep its outputs; each logs a line."""
 
 pytestmark = [pytest.mark.simulator, pytest.mark.timeout(600)]
 
@@ -49,13 +53,16 @@ def gang(name: str, size: int = 1, **sim: str) -> str:
     return json.dumps({"workflow": {"name": name, "groups": [{"name": "g", "tasks": tasks}]}})
 
 
-def attempts(cairn: Cairn, workflow: str) -> Counter[tuple[str, int, str]]:
-    """All attempts of a workflow's tasks: name, number, status."""
+def attempts(cairn: Cairn, workflow: str) -> list[dict[str, Any]]:
+    """All attempts of a workflow's tasks."""
     groups = cairn.json("workflow", "query", workflow)["groups"]
+    return [task for group in groups for task in group["tasks"]]
+
+
+def fates(cairn: Cairn, workflow: str) -> Counter[tuple[str, int, str]]:
+    """Of all attempts of a workflow's tasks: name, number, status."""
     return Counter(
-        (task["name"], task["retry_id"], task["status"])
-        for group in groups
-        for task in group["tasks"]
+        (task["name"], task["retry_id"], task["status"]) for task in attempts(cairn, workflow)
     )
 
 
@@ -97,7 +104,7 @@ async def test_what_a_pod_logs_is_read_by_the_command(cairn: Cairn, tmp_path: Pa
         cairn.submit, gang("logging", start_after="4s", run="2s"), "--pool", "beta"
     )
     pod = await cairn.pod_of("south", name, "t0")
-    await cairn.create("south", kwok.pod_log(NAMESPACE, pod["metadata"]["name"], log))
+    await cairn.create("south", kwok.pod_log(NAMESPACE, pod["metadata"]["name"], log, "task"))
     text = await asyncio.to_thread(cairn.logs, name)
     shown = [line for line in text.splitlines() if "epoch" in line]
     assert [line.split("epoch ")[1] for line in shown] == [str(n) for n in range(300)], text
@@ -126,12 +133,23 @@ def test_a_low_group_gives_way_to_a_high_one_is_tried_again_and_completes(cairn:
     high = cairn.submit(gang("high", 2, run="1s"), "--pool", "narrow", "--priority", "HIGH")
     assert cairn.finish(high) == "COMPLETED"
     assert cairn.finish(low, 180) == "COMPLETED", cairn.story(low)
-    found = attempts(cairn, low)
-    for task in ("t0", "t1"):
-        assert found[task, 0, "RESCHEDULED"] == 1, found
-        assert found[task, 1, "COMPLETED"] == 1, found
-    assert sum(found.values()) == 4, "it was preempted once"
-    assert "preempted by higher priority" in cairn.story(low)
+    assert fates(cairn, low) == Counter(
+        (task, number, status)
+        for task in ("t0", "t1")
+        for number, status in ((0, "RESCHEDULED"), (1, "COMPLETED"))
+    )
+    for attempt in attempts(cairn, low):
+        if attempt["retry_id"] == 0:
+            assert "preempted by higher priority" in attempt["failure_message"], attempt
+
+
+def test_what_fits_no_node_is_refused_before_it_is_taken(cairn: Cairn) -> None:
+    task = {"name": "t", "image": "x", "command": ["true"], "resource": "many"}
+    spec = {"name": "big", "resources": {"many": {"gpu": 16}}, "tasks": [task]}
+    file = cairn.home / "big.yaml"
+    file.write_text(json.dumps({"workflow": spec}))
+    words = cairn.cairn("workflow", "submit", str(file), "--pool", "alpha", code=1)
+    assert "gpu 16 <= 8" in words
 
 
 def test_what_waits_says_what_for(cairn: Cairn) -> None:
@@ -165,9 +183,8 @@ async def test_a_bridge_that_is_killed_loses_nothing_and_doubles_nothing(cairn: 
             cairn.start_bridge("north")
         assert await asyncio.to_thread(cairn.finish, name, 240) == "COMPLETED", cairn.story(name)
         logs = await asyncio.to_thread(cairn.logs, name)
-    assert logs.count("a simulated container") == 30, logs
-    found = attempts(cairn, name)
-    assert found == Counter({(f"t{index}", 0, "COMPLETED"): 1 for index in range(30)})
+    assert logs.count("a simulated container") == 30 * CONTAINERS, logs
+    assert fates(cairn, name) == Counter({(f"t{index}", 0, "COMPLETED"): 1 for index in range(30)})
     assert len(made) == len(set(made)) == 30
 
 

@@ -96,6 +96,7 @@ def bridge_permissions(cluster: str) -> Claims:
                 f"$JS.API.CONSUMER.INFO.{inbox}",
                 f"$JS.API.CONSUMER.CREATE.{inbox}.>",
                 f"$JS.API.CONSUMER.DURABLE.CREATE.{inbox}",
+                f"$JS.API.CONSUMER.DELETE.{inbox}",
                 f"$JS.API.CONSUMER.MSG.NEXT.{inbox}",
                 f"$JS.ACK.{inbox}.>",
             ]
