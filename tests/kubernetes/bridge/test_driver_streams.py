@@ -152,12 +152,13 @@ async def test_a_program_beside_the_task(world: World, tmp_path: Path) -> None:
 
 async def test_a_port_of_the_task(world: World, tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         while data := await reader.read(65536):
             writer.write(data.upper())
             await writer.drain()
-        writer.close()
 
     log = LogFile(tmp_path / "log")
+    writers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with world.driver() as (driver, told):
@@ -178,4 +179,7 @@ async def test_a_port_of_the_task(world: World, tmp_path: Path) -> None:
         assert received == big.upper()
         await stream.close()
     server.close()
+    for writer in writers:  # kwok keeps its side open
+        writer.close()
+        await writer.wait_closed()
     await server.wait_closed()
