@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import structlog
 from testcluster import nodes
 from testcluster.build import ensure_parts
 from testcluster.cluster import Cluster
@@ -189,6 +191,9 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, count in (("nodes", 1000), ("pods", 10_000), ("group", 1000)):
         parser.add_argument(f"--{name}", type=int, default=count)
+    # The driver within this process says nothing of the thousands of pods that it stops.
+    warnings_only = structlog.make_filtering_bound_logger(logging.WARNING)
+    structlog.configure(wrapper_class=warnings_only)
     with tempfile.TemporaryDirectory(prefix="cairn-bench-") as folder:
         figures, limits = asyncio.run(_measure(parser.parse_args(), Path(folder)))
     report("bridge", figures, limits)
