@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 from kubernetes_asyncio import client
-from testcluster.kubeapi import create_all
+from testcluster.kubeapi import create_all, request
 from testcluster.workloads import gang
 
 CONCURRENCY = 64
@@ -97,6 +97,41 @@ async def watched(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def binding(api: client.ApiClient, namespace: str, nodes: int) -> AsyncIterator[None]:
+    """Binds every new pod of a namespace to the next of so many nodes, as a scheduler would."""
+    waiting: asyncio.Queue[str] = asyncio.Queue()
+
+    class New(Progress):
+        def see(self, one: Mapping[str, Any]) -> None:
+            name = one["metadata"]["name"]
+            if name not in self.bound and not one["spec"].get("nodeName"):
+                self.bound.add(name)
+                waiting.put_nowait(name)
+
+    async def bind() -> None:
+        while True:
+            name = await waiting.get()
+            target = {"apiVersion": "v1", "kind": "Node", "name": f"cpu-{hash(name) % nodes}"}
+            body = {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"name": name},
+                "target": target,
+            }
+            path = f"/api/v1/namespaces/{namespace}/pods/{name}/binding"
+            await request(api, "POST", path, body)
+
+    async with watched(api, namespace, New()):
+        workers = [asyncio.create_task(bind()) for _ in range(32)]
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def create_pods(
