@@ -29,6 +29,8 @@ from cairn_common.telemetry import attempt_traceparent
 
 log = structlog.get_logger(__name__)
 
+_LARGE: Final = 100
+"""Pods of a placement that is made alone."""
 _REPLACE_TRIES: Final = 20
 _REPLACE_SECONDS: Final = 0.25
 
@@ -40,6 +42,7 @@ class Placer:
         self._api = api
         self._site = site
         self._passes = passes
+        self._large = asyncio.Lock()
         self.pods = Kind("v1", "pods", site.namespace)
         self.pod_groups = Kind(manifests.POD_GROUPS, "podgroups", site.namespace)
 
@@ -52,6 +55,15 @@ class Placer:
             PlacementError: the cluster can never run it; nothing of it is left.
             NotNowError: a quota has no room for it at present; nothing of it is left.
         """
+        if len(placement.tasks) < _LARGE:
+            return await self._place(gang, placement, traceparent)
+        # One alone keeps all requests busy; the documents of many would only take memory.
+        async with self._large:
+            return await self._place(gang, placement, traceparent)
+
+    async def _place(
+        self, gang: Gang, placement: GroupPlacement, traceparent: str | None
+    ) -> list[Sight]:
         traces: dict[int, str] = {}
         if traceparent is not None:
             traces = {
