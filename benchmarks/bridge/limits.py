@@ -7,17 +7,16 @@ when the pods are placed and run.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from kubernetes_asyncio import client
-from testcluster.kubeapi import create_all
-from testcluster.reached import Reached
-from testcluster.workloads import gang, pod
+from testcluster.kubeapi import create_all, request
+from testcluster.workloads import gang
 
 CONCURRENCY = 64
 
@@ -52,6 +51,20 @@ class Progress:
         return time.monotonic()
 
 
+class Seen(Progress):
+    """Notes, too, when the watch first showed each pod running."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: dict[str, float] = {}
+
+    def see(self, one: Mapping[str, Any]) -> None:
+        """Take note of a pod as the watch shows it."""
+        super().see(one)
+        if one["status"].get("phase") == "Running":
+            self.at.setdefault(one["metadata"]["name"], time.monotonic())
+
+
 @asynccontextmanager
 async def watched(
     api: client.ApiClient, namespace: str, progress: Progress | None = None
@@ -73,7 +86,7 @@ async def watched(
                 _request_timeout=(10, 3600),
             )
             async for line in response.content:
-                event = json.loads(line)
+                event = orjson.loads(line)
                 version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] in {"ADDED", "MODIFIED"}:
                     progress.see(event["object"])
@@ -84,6 +97,43 @@ async def watched(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def binding(api: client.ApiClient, namespace: str, nodes: int) -> AsyncIterator[None]:
+    """Binds every new pod of a namespace to the next of so many nodes, as a scheduler would."""
+    waiting: asyncio.Queue[str] = asyncio.Queue()
+
+    class New(Progress):
+        def see(self, one: Mapping[str, Any]) -> None:
+            name = one["metadata"]["name"]
+            if name not in self.bound and not one["spec"].get("nodeName"):
+                self.bound.add(name)
+                waiting.put_nowait(name)
+
+    async def bind() -> None:
+        while True:
+            name = await waiting.get()
+            target = {"apiVersion": "v1", "kind": "Node", "name": f"cpu-{hash(name) % nodes}"}
+            body = {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"name": name},
+                "target": target,
+            }
+            path = f"/api/v1/namespaces/{namespace}/pods/{name}/binding"
+            try:
+                await request(api, "POST", path, body)
+            except client.ApiException as error:
+                if error.status != 409:  # bound by now
+                    raise
+
+    # What fails here ends the measurement, which would wait for ever.
+    async with watched(api, namespace, New()), asyncio.TaskGroup() as group:
+        workers = [group.create_task(bind()) for _ in range(32)]
+        yield
+        for worker in workers:
+            worker.cancel()
 
 
 async def create_pods(
@@ -100,20 +150,6 @@ async def create_pods(
     started = time.monotonic()
     await asyncio.gather(*(work() for _ in range(concurrency)))
     return len(pods) / (time.monotonic() - started)
-
-
-async def bare_rates(cluster: Reached, count: int) -> dict[str, float]:
-    """Pods per second for pods that nobody places, by how many requests are under way."""
-    rates: dict[str, float] = {}
-    async with cluster.api() as api:
-        for concurrency in (1, 16, 64):
-            async with cluster.namespace("bare") as namespace:
-                pods = [
-                    pod(namespace, f"bare-{number}", schedulerName="nobody")
-                    for number in range(count if concurrency > 1 else count // 10)
-                ]
-                rates[str(concurrency)] = await create_pods(api, pods, concurrency)
-    return rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from e2e.conftest import System
 
-TUTORIALS = Path(__file__).parents[3] / "shared" / "osmo" / "workflows" / "tutorials"
+_BESIDE_US = Path(__file__).parents[3] / "shared" / "osmo" / "workflows" / "tutorials"
+TUTORIALS = Path(os.environ.get("CAIRN_TEST_TUTORIALS") or _BESIDE_US)
 
 RUNNABLE = {
     "combination_workflow_complex": ["APPLE", "3\tcherry", "✓ Results combined!"],

@@ -8,6 +8,7 @@ default here. Nothing else in a service reads the environment.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -26,6 +27,9 @@ class ServiceSettings(BaseSettings):
 
     nats_url: str = Field(
         default="nats://127.0.0.1:4222", description="NATS, with credentials if it asks for them."
+    )
+    nats_credentials: Path | None = Field(
+        default=None, description="A credentials file, for NATS with decentralized accounts."
     )
     database_url: str = Field(
         default="postgresql://127.0.0.1:5432/cairn", description="PostgreSQL, as libpq writes it."

@@ -122,7 +122,8 @@ class ApiService:
         await migrate(url, "api", MIGRATIONS)
 
     async def _connect_bus(self, stack: AsyncExitStack) -> Bus:
-        bus = await connect_bus(self._settings.nats_url, "api")
+        settings = self._settings
+        bus = await connect_bus(settings.nats_url, "api", credentials=settings.nats_credentials)
         stack.push_async_callback(bus.broker.stop)
         await ensure_streams(bus.jetstream)
         return bus

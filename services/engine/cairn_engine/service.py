@@ -46,7 +46,12 @@ class EngineService:
         clusters = Clusters(settings.pins)
         hearing = Hearing(settings.missed_beats, settings.cluster_lost_seconds)
         keeper = ClusterKeeper(ClusterStore(database), clusters, hearing)
-        bus = await connect_bus(settings.nats_url, "engine", [requests_router(store, keeper)])
+        bus = await connect_bus(
+            settings.nats_url,
+            "engine",
+            [requests_router(store, keeper)],
+            settings.nats_credentials,
+        )
         publisher = Publisher(bus)
         try:
             await ensure_streams(bus.jetstream)

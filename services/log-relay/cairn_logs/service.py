@@ -29,7 +29,10 @@ class LogRelayService:
         archive = Archive(self._settings.archive_path)
         followers = Followers()
         bus = await connect_bus(
-            self._settings.nats_url, "log-relay", [reading_router(archive, followers)]
+            self._settings.nats_url,
+            "log-relay",
+            [reading_router(archive, followers)],
+            self._settings.nats_credentials,
         )
         publisher = Publisher(bus)
         dead_letters = DeadLetters(publisher, "log-relay")

@@ -32,6 +32,7 @@ def _local_driver(settings: BridgeSettings) -> ClusterDriver:
 def _kubernetes_driver(settings: BridgeSettings) -> ClusterDriver:
     """A namespace of a Kubernetes cluster."""
     from cairn_bridge.drivers.kubernetes import STORE, Api, KubernetesDriver, Patience, Site
+    from cairn_common.security import PassIssuer
 
     site = Site(
         cluster=settings.cluster,
@@ -41,7 +42,11 @@ def _kubernetes_driver(settings: BridgeSettings) -> ClusterDriver:
         domain=settings.kubernetes_domain,
         runtime_image=settings.runtime_image,
         store=settings.store_url or STORE,
+        nats_url=settings.task_nats_url or settings.nats_url,
     )
+    issuer = None
+    if settings.task_key is not None:
+        issuer = PassIssuer.from_file(settings.task_key, settings.task_key_seconds)
     patience = Patience(
         image=settings.image_patience,
         start=settings.container_patience,
@@ -54,6 +59,7 @@ def _kubernetes_driver(settings: BridgeSettings) -> ClusterDriver:
         ),
         site,
         patience=patience,
+        issuer=issuer,
     )
 
 

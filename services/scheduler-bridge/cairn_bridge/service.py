@@ -52,7 +52,10 @@ class BridgeService:
         settings = self._settings
         driver = self._make_driver(settings)
         bus = await connect_bus(
-            settings.nats_url, f"bridge-{settings.cluster}", [resend_router(driver)]
+            settings.nats_url,
+            f"bridge-{settings.cluster}",
+            [resend_router(driver)],
+            settings.nats_credentials,
         )
         publisher = Publisher(bus)
         reporter = BusReporter(publisher, settings.cluster, settings.unsettled_seconds)

@@ -65,6 +65,16 @@ class BridgeSettings(ServiceSettings):
     runtime_image: str | None = Field(
         default=None, description="Image of cairn_runtime; without one pods get no inputs."
     )
+    task_key: Path | None = Field(
+        default=None,
+        description="Signs credentials for NATS that are a pod's own; without it pods get none.",
+    )
+    task_key_seconds: float = Field(
+        default=3600.0, ge=60, description="How long those last; they are renewed before."
+    )
+    task_nats_url: str | None = Field(
+        default=None, description="NATS as pods reach it; `nats_url` if unset."
+    )
     image_patience: float = Field(
         default=300.0, ge=0, description="Seconds that an image may fail to be pulled."
     )

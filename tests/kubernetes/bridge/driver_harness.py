@@ -19,8 +19,11 @@ from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.manifests import POD_GROUPS
 from cairn_common.events import GroupPlacement, LogLine, Resources, TaskPlacement
 from cairn_common.pools import ClusterPools
+from cairn_common.security import PassIssuer
 
 ORDER = list(Phase)
+PATIENCE = 60.0
+"""Seconds for what takes one or two on a machine that does nothing else."""
 FAST = Patience(image=2.0, start=2.0, node=4.0, orphan=600.0)
 
 
@@ -53,7 +56,7 @@ class Recorder:
         async with self._changed:
             self._changed.notify_all()
 
-    async def until(self, done: Callable[[], Any], seconds: float = 20.0) -> None:
+    async def until(self, done: Callable[[], Any], seconds: float = PATIENCE) -> None:
         """Until what is said makes `done` true."""
         try:
             async with asyncio.timeout(seconds), self._changed:
@@ -81,7 +84,7 @@ class Recorder:
         assert len(ends) == 1, ends
         return ends.pop()
 
-    async def until_ended(self, *keys: AttemptKey, seconds: float = 20.0) -> list[Outcome]:
+    async def until_ended(self, *keys: AttemptKey, seconds: float = PATIENCE) -> list[Outcome]:
         """Until all have ended; how."""
         await self.until(lambda: self.reached(keys, Phase.FINISHED), seconds)
         return [self.outcome(key) for key in keys]
@@ -113,6 +116,7 @@ class World:
         *,
         patience: Patience = FAST,
         site: Site | None = None,
+        issuer: PassIssuer | None = None,
     ) -> AsyncIterator[tuple[KubernetesDriver, Recorder]]:
         """A driver that runs, and what it reports to."""
         recorder = recorder or Recorder()
@@ -120,6 +124,7 @@ class World:
             lambda: Api.connect(self.cluster.kubeconfig, self.cluster.context),
             site or self.site,
             patience=patience,
+            issuer=issuer,
         )
         try:
             await driver.start(recorder)
@@ -143,7 +148,7 @@ class World:
             name = pod["metadata"]["name"]
             await self.api.patch(self.pods, name, {"metadata": {"finalizers": None}})
 
-    async def until_gone(self, *kinds: Kind, seconds: float = 20.0) -> None:
+    async def until_gone(self, *kinds: Kind, seconds: float = PATIENCE) -> None:
         """Until nothing of these kinds is left."""
         async with asyncio.timeout(seconds):
             while any([await self.all(kind) for kind in kinds]):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driver_harness import FAST, World, keys_of, next_attempt
+from driver_harness import FAST, PATIENCE, World, keys_of, next_attempt
 
 from cairn_bridge.cluster import Phase
-from cairn_bridge.drivers.kubernetes import Patience
+from cairn_bridge.drivers.kubernetes import KubernetesDriver, Patience
 from cairn_bridge.drivers.kubernetes.api import Api
+from cairn_bridge.drivers.kubernetes.watch import Follower
 from cairn_common.events import FinishReason, InjectedFile
 
 
@@ -138,27 +141,49 @@ async def test_what_ended_while_nobody_looked_is_told_with_its_exit_code(world: 
         assert (outcome.reason, outcome.exit_code) == (FinishReason.EXITED, 9)
 
 
-async def test_a_watch_that_lost_its_place_lists_again(world: World) -> None:
+async def test_a_watch_that_has_to_list_again_finds_what_is_gone(world: World) -> None:
     async with world.driver() as (driver, told):
         one, two = world.group(sim={"run": "forever"}), world.group(sim={"run": "0.5s"})
         await driver.place(one, None)
         await told.until(lambda: told.reached(keys_of(one), Phase.STARTED))
-        follower = driver.pod_follower
-        lists = follower.lists
-        follower.forget_place()
-        driver._followers[-1].cancel()
-        await asyncio.gather(driver._followers[-1], return_exceptions=True)
-        # Deleted for good while nobody watches: only the new list can tell.
-        pod = world.pod_of(keys_of(one)[0], one)
-        await world.api.patch(world.pods, pod, {"metadata": {"finalizers": None}})
-        await world.api.delete(world.pods, pod, grace=0)
-        driver._followers[-1] = asyncio.create_task(follower.run())
+        async with unwatched(driver, driver.pod_follower, version=""):
+            # Deleted for good while nobody watches: only a new list can tell.
+            pod = world.pod_of(keys_of(one)[0], one)
+            await world.api.patch(world.pods, pod, {"metadata": {"finalizers": None}})
+            await world.api.delete(world.pods, pod, grace=0)
         await driver.place(two, None)
         (outcome,) = await told.until_ended(*keys_of(one))
         assert outcome.reason is FinishReason.BACKEND_ERROR
         (outcome,) = await told.until_ended(*keys_of(two))
         assert outcome.exit_code == 0
-        assert follower.lists == lists + 1
+
+
+async def test_a_watch_whose_place_the_server_has_forgotten_lists_again(world: World) -> None:
+    """410 Gone: the server's memory of PodGroups begins after the definition of PodGroups."""
+    async with world.driver() as (driver, told):
+        group = world.group(2, sim={"run": "forever"})
+        keys = keys_of(group)
+        await driver.place(group, None)
+        await told.until(lambda: told.reached(keys, Phase.STARTED))
+        lists = driver.group_follower.lists
+        async with unwatched(driver, driver.group_follower, version="1"):
+            await world.api.delete(world.pod_groups, f"cairn-{group.group_uuid}")
+        for outcome in await told.until_ended(*keys):
+            assert "PodGroup was deleted" in (outcome.message or "")
+        assert driver.group_follower.lists == lists + 1
+
+
+@asynccontextmanager
+async def unwatched(
+    driver: KubernetesDriver, follower: Follower, version: str
+) -> AsyncIterator[None]:
+    """Nobody follows meanwhile; afterwards it is taken up from this version on."""
+    place = [driver.group_follower, driver._nodes.follower, driver.pod_follower].index(follower)
+    driver._followers[place].cancel()
+    await asyncio.gather(driver._followers[place], return_exceptions=True)
+    yield
+    follower.forget_place(version)
+    driver._followers[place] = asyncio.create_task(follower.run())
 
 
 async def test_a_half_made_group_is_removed_after_a_while_and_nothing_of_others(
@@ -183,7 +208,7 @@ async def test_a_half_made_group_is_removed_after_a_while_and_nothing_of_others(
     async with world.driver(patience=soon) as (driver, told):
         whole = world.group(2, sim={"run": "forever"})
         await driver.place(whole, None)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while len(await world.all(world.pod_groups)) > 1:
                 await asyncio.sleep(0.2)
         assert len(await world.all(world.pods)) == 2

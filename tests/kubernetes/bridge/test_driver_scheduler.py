@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver_harness import Recorder, World, keys_of, next_attempt
+from driver_harness import PATIENCE, Recorder, World, keys_of, next_attempt
+from testcluster import nodes
 from testcluster.cluster import Cluster
 
 from cairn_bridge.cluster import ClusterError, NotNowError, Phase, PlacementError
@@ -150,7 +151,7 @@ async def test_a_quota_that_is_full_is_not_now_and_one_too_small_is_never(world:
         "spec": {"hard": {"requests.cpu": "4"}},
     }
     await world.create(quota, "resourcequotas")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         kind = Kind("v1", "resourcequotas", world.site.namespace)
         while not ((await world.api.get(kind, "q")) or {}).get("status", {}).get("hard"):
             await asyncio.sleep(0.1)
@@ -164,13 +165,13 @@ async def test_a_quota_that_is_full_is_not_now_and_one_too_small_is_never(world:
         with pytest.raises(NotNowError, match="exceeded quota"):
             await driver.place(gang, None)
         assert len(await world.all(world.pods)) == 3, "half a gang would hold the quota"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while driver.known() != set(keys_of(running)):
                 await asyncio.sleep(0.05)
         await driver.stop(keys_of(running), "done", 1)
         await told.until_ended(*keys_of(running))
         await driver.settle(keys_of(running))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     await driver.place(gang, None)
@@ -212,3 +213,41 @@ async def test_a_cluster_without_a_way_to_it_is_a_cluster_error(tmp_path: Path) 
     with pytest.raises(ClusterError):
         await driver.start(Recorder())
     await driver.close()
+
+
+@pytest.mark.simulator
+async def test_what_is_drained_from_a_node_is_evicted(world: World, simulated: Cluster) -> None:
+    async with world.driver() as (driver, told):
+        group = world.group(sim={"run": "forever"})
+        (key,) = keys_of(group)
+        await driver.place(group, None)
+        await told.until(lambda: told.reached([key], Phase.STARTED))
+        (node,) = nodes_of(told, group).values()
+        try:
+            await simulated.drain(node)
+            (outcome,) = await told.until_ended(key)
+            assert outcome.reason is FinishReason.EVICTED
+            again = next_attempt(group, 0)
+            await driver.place(again, None)
+            await told.until(lambda: told.reached(keys_of(again), Phase.STARTED))
+            assert node not in nodes_of(told, again).values()
+        finally:
+            await simulated.cordon(node, False)
+
+
+@pytest.mark.simulator
+async def test_what_runs_on_a_node_that_is_removed_is_lost(
+    world: World, simulated: Cluster
+) -> None:
+    (name,) = await simulated.add(nodes.CPU.but(name="shaky"), 1)
+    async with world.driver() as (driver, told):
+        others = [info.name for info in await driver.inventory() if info.name != name]
+        group = world.group(sim={"run": "forever"}, nodes_excluded=others)
+        (key,) = keys_of(group)
+        await driver.place(group, None)
+        await told.until(lambda: told.reached([key], Phase.STARTED))
+        await simulated.remove_nodes([name])
+        (outcome,) = await told.until_ended(key, seconds=60)
+        assert outcome.reason is FinishReason.NODE_LOST
+        await driver.settle([key])
+        await world.until_gone(world.pods, world.pod_groups)

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from driver_harness import Recorder, World, keys_of
+from driver_harness import PATIENCE, Recorder, World, keys_of
 from testcluster import kwok
 
 from cairn_bridge.cluster import AttemptKey, Phase
@@ -152,12 +152,13 @@ async def test_a_program_beside_the_task(world: World, tmp_path: Path) -> None:
 
 async def test_a_port_of_the_task(world: World, tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         while data := await reader.read(65536):
             writer.write(data.upper())
             await writer.drain()
-        writer.close()
 
     log = LogFile(tmp_path / "log")
+    writers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with world.driver() as (driver, told):
@@ -169,7 +170,7 @@ async def test_a_port_of_the_task(world: World, tmp_path: Path) -> None:
         big = b"abcdefgh" * 50_000
         sending = asyncio.create_task(stream.write(big))
         received = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             async for data in stream.read():
                 received += data
                 if len(received) == len(big):
@@ -178,4 +179,7 @@ async def test_a_port_of_the_task(world: World, tmp_path: Path) -> None:
         assert received == big.upper()
         await stream.close()
     server.close()
+    for writer in writers:  # kwok keeps its side open
+        writer.close()
+        await writer.wait_closed()
     await server.wait_closed()

@@ -51,6 +51,7 @@ class Cluster(Reached):
             await kwok.install(api, self._parts)
             if self._with_kai:
                 await kai.install(api, self._parts)
+            self.plane.start_controllers()
             await kwok.start(self.plane, self._parts)
             if self._with_kai:
                 kai.start(self.plane, self._parts)

@@ -66,7 +66,7 @@ class ControlPlane:
         self._token = secrets.token_hex(16)
 
     async def start(self) -> None:
-        """Start it and wait until it answers.
+        """Start etcd and the API server, and wait until it answers.
 
         Raises:
             StartError: a program ended or did not become ready in time.
@@ -79,7 +79,6 @@ class ControlPlane:
         server = self._start_apiserver(port, etcd)
         await self._until_ready(server, f"{self.url}/readyz", self.folder / "pki/apiserver.crt")
         self._write_kubeconfig()
-        self._start_controller_manager()
 
     def run(self, name: str, *command: str) -> Process:
         """Start a further program of this cluster; it finds it by KUBECONFIG."""
@@ -167,7 +166,9 @@ class ControlPlane:
             "--profiling=false",
         )
 
-    def _start_controller_manager(self) -> Process:
+    def start_controllers(self) -> Process:
+        """Start the controller manager, once all kinds of objects are there: its garbage collector
+        looks for new kinds every 30 seconds only, and until then lets live what they owned."""
         pki = self.folder / "pki"
         return self.run(
             "kube-controller-manager",

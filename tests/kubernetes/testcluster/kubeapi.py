@@ -89,7 +89,7 @@ async def until(
     probe: Callable[[], Awaitable[T | None]],
     what: str,
     *,
-    seconds: float = 30.0,
+    seconds: float = 60.0,
     pause: float = 0.05,
 ) -> T:
     """Ask again and again until there is an answer that is true, and return it.

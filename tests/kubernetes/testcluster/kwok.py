@@ -68,13 +68,15 @@ def _settings(logs: Path) -> list[dict[str, Any]]:
     ]
 
 
-def pod_log(namespace: str, pod: str, file: Path) -> dict[str, Any]:
-    """The pod's containers log what is in `file`, in the format of container runtimes."""
+def pod_log(namespace: str, pod: str, file: Path, *containers: str) -> dict[str, Any]:
+    """The pod's containers, or these of them, log what is in `file`, in the format of container
+    runtimes."""
+    of = {"containers": list(containers)} if containers else {}
     return {
         "apiVersion": _API,
         "kind": "Logs",
         "metadata": {"name": pod, "namespace": namespace},
-        "spec": {"logs": [{"logsFile": str(file), "follow": True}]},
+        "spec": {"logs": [{**of, "logsFile": str(file), "follow": True}]},
     }
 
 

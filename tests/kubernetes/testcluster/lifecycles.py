@@ -64,6 +64,7 @@ _SIDECARS = 'any(.spec.initContainers[]?; .restartPolicy == "Always")'
 _GOING_ON = f"{_IN_RUNNING} and all(.status.containerStatuses[]; .state.terminated != null)"
 _OVER = '(.status.phase == "Succeeded" or .status.phase == "Failed")'
 _DELETED = ".metadata.deletionTimestamp != null"
+_FREE = "((.metadata.finalizers // []) | length == 0)"
 
 _EMPTY = '""'
 
@@ -426,8 +427,13 @@ def _deletions() -> Iterator[dict[str, Any]]:
     )
     yield _stage(
         "Pod",
+        "pod-never-begun",
+        f"{_DELETED} and ({_ACCEPTED} | not) and ({_OVER} | not) and ({_FREE} | not)",
+        _status("phase: Failed\nconditions:\n" + _UNREADY),
+    )
+    yield _stage(
+        "Pod",
         "pod-gone",
-        f"{_DELETED} and ({_OVER} or ({_ACCEPTED} | not))"
-        " and ((.metadata.finalizers // []) | length == 0)",
+        f"{_DELETED} and ({_OVER} or ({_ACCEPTED} | not)) and {_FREE}",
         {"delete": True},
     )

@@ -343,3 +343,24 @@ def test_leaves_without_pods_go_and_take_empty_parents_along() -> None:
         {"name": "z1", "topologyConstraint": {}},
         {"name": "z1-a", "parent": "z1", "minMember": 1},
     ]
+
+
+def test_each_pod_mounts_its_own_pass_and_no_other() -> None:
+    where = Site("east", "cairn", nats_url="nats://bus:4222")
+    placement = group(*(task(index) for index in range(401)))
+    passes = {f"{index:032x}-0": f"pass {index}" for index in range(401)}
+    wanted = build(where, placement, None, passes=passes)
+    secrets = {each["metadata"]["name"]: each["data"] for each in wanted.owned if "data" in each}
+    assert [len(data) for data in secrets.values()] == [400, 1]
+    for index, pod in enumerate(wanted.pods.values()):
+        (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "cairn-nats")
+        ((key, path),) = ((each["key"], each["path"]) for each in volume["secret"]["items"])
+        content = secrets[volume["secret"]["secretName"]][key]
+        assert base64.b64decode(content).decode() == f"pass {index}"
+        environment = {each["name"]: each["value"] for each in container(pod)["env"]}
+        assert environment["NATS_URL"] == "nats://bus:4222"
+        mounts = {each["name"]: each["mountPath"] for each in container(pod)["volumeMounts"]}
+        assert environment["NATS_CREDS"] == f"{mounts['cairn-nats']}/{path}"
+    bare = build(where, placement, None)
+    assert not [each for each in bare.owned if "data" in each]
+    assert "NATS_CREDS" not in str(bare.pods)

@@ -225,14 +225,26 @@ def test_the_schedulers_words_are_found() -> None:
         "type": "UnschedulableOnNodePool",
         "status": "True",
         "message": "general",
-        "reasons": [{"reason": "OverLimit", "message": "queue is at its limit"}],
+        "reasons": [
+            {
+                "reason": "OverLimit",
+                "message": "Limit is 2 cores",
+                "details": {"queueDetails": {"name": "cairn-robots-narrow"}},
+            },
+            {"reason": "NotEnough", "message": "no node fits"},
+        ],
     }
-    group = {"status": {"schedulingConditions": [condition]}}
-    assert group_waits_for(group) == "queue is at its limit"
-    assert group_waits_for({"status": {"schedulingConditions": [condition | {"reasons": []}]}}) == (
-        "general"
+
+    def waits_for(*conditions: dict[str, Any]) -> str | None:
+        status = {"schedulingConditions": list(conditions)}
+        return group_waits_for({"metadata": {"namespace": "robots"}, "status": status})
+
+    assert waits_for(condition) == (
+        "waiting: queue narrow at its limit (Limit is 2 cores); no node fits"
     )
-    assert group_waits_for({}) is None
+    assert waits_for(condition | {"reasons": []}) == "waiting: general"
+    assert waits_for(condition | {"status": "False"}) is None
+    assert waits_for() is None
 
 
 def test_quotas_that_are_full_are_told_from_quotas_that_are_too_small() -> None:

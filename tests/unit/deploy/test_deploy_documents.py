@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from cairn_common.events.subjects import PLACEMENTS, STREAMS
+from cairn_common.security.accounts import bridge_permissions
 from cairn_standalone.parts import SERVICES
 
 ROOT = Path(__file__).parents[3]
@@ -194,6 +195,17 @@ def test_image_is_made_of_all_packages_but_standalone() -> None:
     built = set(re.findall(r"\b(?:libs|services)/[a-z-]+", image))
     packages = {str(file.parent.relative_to(ROOT)) for file in ROOT.glob("*/*/pyproject.toml")}
     assert built == packages - {"libs/standalone"}
+
+
+def test_a_bridge_may_do_the_same_by_password_and_by_credentials() -> None:
+    text = (ROOT / "deploy/nats/nats.conf").read_text()
+    permissions = bridge_permissions("local")
+    publish = re.search(r"publish \{\s*allow: \[(.*?)\n\s*\]", text, re.DOTALL)
+    subscribe = re.search(r"subscribe \{ allow: \[(.*?)\]", text)
+    assert publish is not None
+    assert subscribe is not None
+    assert set(re.findall(r'"(.*?)"', publish[1])) == set(permissions["pub"]["allow"])
+    assert set(re.findall(r'"(.*?)"', subscribe[1])) == set(permissions["sub"]["allow"])
 
 
 def test_nats_takes_what_the_services_send() -> None:

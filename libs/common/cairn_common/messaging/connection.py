@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from faststream.nats import NatsBroker, NatsRouter
+from faststream.nats.security import NatsCredentials
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -29,14 +31,22 @@ class Bus:
     jetstream: JetStreamContext
 
 
-async def connect_bus(url: str, name: str, routers: Sequence[NatsRouter] = ()) -> Bus:
+async def connect_bus(
+    url: str,
+    name: str,
+    routers: Sequence[NatsRouter] = (),
+    credentials: Path | None = None,
+) -> Bus:
     """Connect to NATS and stay connected for ever.
 
     Args:
         url: `nats://user:password@host:port`.
-        name: how the connection is called in NATS's own reports.
+        name: how the connection is called in NATS's own reports, one token of a subject. Answers
+            come below `_INBOX.<name>.`, so that a user may be kept from hearing those of others.
         routers: the requests that the service answers; they are served from
             `bus.broker.start()` on.
+        credentials: a credentials file, for a server with decentralized accounts. It is read
+            anew at each connection.
     """
 
     async def on_error(error: Exception) -> None:
@@ -52,6 +62,8 @@ async def connect_bus(url: str, name: str, routers: Sequence[NatsRouter] = ()) -
     broker = NatsBroker(
         url,
         name=name,
+        inbox_prefix=f"_INBOX.{name}",
+        security=None if credentials is None else NatsCredentials(str(credentials)),
         logger=None,
         routers=routers,
         max_reconnect_attempts=-1,

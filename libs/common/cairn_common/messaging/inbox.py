@@ -12,7 +12,6 @@ Source: NATS ADR-13 (pull requests, status messages, idle heartbeats).
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -89,7 +88,7 @@ class Inbox:
         self._ack_seconds = ack_seconds
         self._new_only = new_only
         self._on_restored = on_restored
-        self._reply = f"_INBOX.{secrets.token_hex(8)}"
+        self._reply = bus.client.new_inbox()
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._asked = 0  # requested from the server and not yet here

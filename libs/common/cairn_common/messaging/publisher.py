@@ -8,7 +8,6 @@ A message that can never be stored holds up no other: it is named when all other
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping, Sequence
 
 import orjson
@@ -56,7 +55,7 @@ class Publisher:
         self._client: Client = bus.client
         self._slots = asyncio.Semaphore(max_in_flight)
         self._answer_seconds = answer_seconds
-        self._prefix = f"_INBOX.{secrets.token_hex(8)}"
+        self._prefix = bus.client.new_inbox()
         self._waiting: dict[str, asyncio.Future[str | None]] = {}
         self._subscription: Subscription | None = None
         self._number = 0

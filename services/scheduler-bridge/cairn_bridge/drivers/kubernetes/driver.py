@@ -40,12 +40,14 @@ from cairn_bridge.drivers.kubernetes.core.observe import (
 from cairn_bridge.drivers.kubernetes.core.outcome import ending_of, gone_ending
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_bridge.drivers.kubernetes.nodes import Nodes
+from cairn_bridge.drivers.kubernetes.passes import Passes
 from cairn_bridge.drivers.kubernetes.placing import Placer
 from cairn_bridge.drivers.kubernetes.preparing import prepare
 from cairn_bridge.drivers.kubernetes.streams import PodExec, PodPort
 from cairn_bridge.drivers.kubernetes.telling import Teller
 from cairn_bridge.drivers.kubernetes.watch import Follower
 from cairn_common.events import FinishReason, GroupPlacement, NodeInfo
+from cairn_common.security import PassIssuer
 from cairn_common.spec.features import Feature
 
 FEATURES: Final = frozenset(
@@ -88,6 +90,7 @@ class KubernetesDriver:
         connect: opens the connection to the API server.
         site: what is the same for every group.
         patience: see `Patience`.
+        issuer: gives tasks credentials for NATS; without one they get none.
     """
 
     def __init__(
@@ -96,18 +99,21 @@ class KubernetesDriver:
         site: Site,
         *,
         patience: Patience | None = None,
+        issuer: PassIssuer | None = None,
     ) -> None:
         self.name = site.cluster
         self.features = FEATURES
         self._connect = connect
         self._site = site
         self._patience = patience or Patience()
+        self._issuer = issuer
         self._register = Register()
         self._followers: list[asyncio.Task[None]] = []
         self._api: Api
         self._placer: Placer
         self._teller: Teller
         self._nodes: Nodes
+        self.group_follower: Follower
         self.pod_follower: Follower
         self._say = structlog.get_logger(__name__).bind(cluster=site.cluster)
 
@@ -117,14 +123,17 @@ class KubernetesDriver:
         """See `ClusterDriver`. Raises ClusterError or ApiError when the cluster refuses."""
         self._api = await self._connect()
         site = self._site
-        self._placer = Placer(self._api, site)
+        passes = None
+        if self._issuer is not None:
+            passes = Passes(self._api, site, self._issuer, self._register)
+        self._placer = Placer(self._api, site, passes)
         self._teller = Teller(
             self._api, self._placer.pods, reporter, helpers=site.runtime_image is not None
         )
         self._nodes = Nodes(self._api, self._patience.node, self._lose_node)
         await prepare(self._api, site)
         selector = names.selector(site.cluster)
-        groups = Follower(
+        self.group_follower = Follower(
             self._api,
             self._placer.pod_groups,
             self._groups_listed,
@@ -139,10 +148,12 @@ class KubernetesDriver:
             labelSelector=selector,
         )
         # Groups first: they say which placements are whole.
-        for follower in (groups, self._nodes.follower, self.pod_follower):
+        for follower in (self.group_follower, self._nodes.follower, self.pod_follower):
             task = asyncio.create_task(follower.run())
             self._followers.append(task)
             await _until(follower.listed, task)
+        if passes is not None:
+            self._teller.spawn(passes.renew_for_ever())
         for gang in list(self._register.gangs.values()):
             self._mind_litter(gang)
 

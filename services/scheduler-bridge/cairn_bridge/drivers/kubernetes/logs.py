@@ -54,11 +54,40 @@ class _Position(NamedTuple):
     lines: int = 0
 
 
-class Gates(NamedTuple):
-    """How many logs of running and of ended pods are read at once."""
+class Gates:
+    """How many logs of running and of ended pods are read at once.
 
-    following: asyncio.Semaphore
-    reading: asyncio.Semaphore
+    Who waits to follow is one entry in a queue, and no task: there may be ten thousand.
+    """
+
+    def __init__(self, following: int, reading: int) -> None:
+        self.reading = asyncio.Semaphore(reading)
+        self._free = following
+        self._waiting: dict[LogFollower, None] = {}
+
+    def enter(self, follower: LogFollower) -> None:
+        """Let in who wants to follow, now or when it is its turn."""
+        if self._free:
+            self._free -= 1
+            follower.follow()
+        else:
+            self._waiting[follower] = None
+
+    def forget(self, follower: LogFollower) -> None:
+        """It does not want to follow any more."""
+        self._waiting.pop(follower, None)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._waiting.clear()
+
+    def leave(self) -> None:
+        """One that followed has read all: the next one may."""
+        self._free += 1
+        if self._waiting:
+            following = next(iter(self._waiting))
+            del self._waiting[following]
+            self.enter(following)
 
 
 class LogFollower:
@@ -101,9 +130,12 @@ class LogFollower:
         self._task: asyncio.Task[int] | None = None
 
     def start(self) -> None:
-        """Begin to follow, if that was not done."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
+        """Begin to follow when it is our turn."""
+        self._gates.enter(self)
+
+    def follow(self) -> None:
+        """Begin to follow; for `Gates`."""
+        self._task = asyncio.create_task(self._follow())
 
     def command_over(self) -> None:
         """The user's command has ended; its pod may go on."""
@@ -113,8 +145,9 @@ class LogFollower:
         """The pod has ended: report the rest, and return the number of lines."""
         self._command_over.set()
         self._ended.set()
-        self.start()
-        assert self._task is not None
+        self._gates.forget(self)
+        if self._task is None:  # who has ended does not wait for those that run
+            self._task = asyncio.create_task(self._read_ended())
         return await self._task
 
     def rewind(self, seq: int) -> None:
@@ -124,42 +157,31 @@ class LogFollower:
 
     async def close(self) -> None:
         """Stop following."""
+        self._gates.forget(self)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> int:
-        gate = await self._enter()
+    async def _follow(self) -> int:
         try:
-            from_seq = self._rewind or 0
-            while True:
-                self._rewind = None
-                self._rewound.clear()
-                reading = _Reading(self._key, from_seq, self._reporter)
-                if await self._read_all(reading) and self._rewind is None:
-                    await reading.finish()
-                    return reading.seq
-                from_seq = self._rewind or 0
+            return await self._run()
         finally:
-            gate.release()
+            self._gates.leave()
 
-    async def _enter(self) -> asyncio.Semaphore:
-        """The gate that let us through: who has ended does not wait for those that run."""
-        following = asyncio.create_task(self._gates.following.acquire())
-        ended = asyncio.create_task(self._ended.wait())
-        try:
-            await asyncio.wait({following, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if following.done():
-                return self._gates.following
-        except asyncio.CancelledError:
-            if following.done():
-                self._gates.following.release()
-            raise
-        finally:
-            following.cancel()
-            ended.cancel()
-        await self._gates.reading.acquire()
-        return self._gates.reading
+    async def _read_ended(self) -> int:
+        async with self._gates.reading:
+            return await self._run()
+
+    async def _run(self) -> int:
+        from_seq = self._rewind or 0
+        while True:
+            self._rewind = None
+            self._rewound.clear()
+            reading = _Reading(self._key, from_seq, self._reporter)
+            if await self._read_all(reading) and self._rewind is None:
+                await reading.finish()
+                return reading.seq
+            from_seq = self._rewind or 0
 
     async def _read_all(self, reading: _Reading) -> bool:
         """Reads every source to its end; False if it is to begin anew."""

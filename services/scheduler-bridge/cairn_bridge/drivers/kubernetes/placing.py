@@ -23,11 +23,14 @@ from cairn_bridge.drivers.kubernetes.core.gang import Member, minimum, shrunk
 from cairn_bridge.drivers.kubernetes.core.observe import Sight, look
 from cairn_bridge.drivers.kubernetes.core.quota import exceeds_quota, never_fits
 from cairn_bridge.drivers.kubernetes.core.site import Site
+from cairn_bridge.drivers.kubernetes.passes import Passes
 from cairn_common.events import GroupPlacement
 from cairn_common.telemetry import attempt_traceparent
 
 log = structlog.get_logger(__name__)
 
+_LARGE: Final = 100
+"""Pods of a placement that is made alone."""
 _REPLACE_TRIES: Final = 20
 _REPLACE_SECONDS: Final = 0.25
 
@@ -35,9 +38,11 @@ _REPLACE_SECONDS: Final = 0.25
 class Placer:
     """Makes and removes the objects of groups."""
 
-    def __init__(self, api: Api, site: Site) -> None:
+    def __init__(self, api: Api, site: Site, passes: Passes | None = None) -> None:
         self._api = api
         self._site = site
+        self._passes = passes
+        self._large = asyncio.Lock()
         self.pods = Kind("v1", "pods", site.namespace)
         self.pod_groups = Kind(manifests.POD_GROUPS, "podgroups", site.namespace)
 
@@ -50,6 +55,15 @@ class Placer:
             PlacementError: the cluster can never run it; nothing of it is left.
             NotNowError: a quota has no room for it at present; nothing of it is left.
         """
+        if len(placement.tasks) < _LARGE:
+            return await self._place(gang, placement, traceparent)
+        # One alone keeps all requests busy; the documents of many would only take memory.
+        async with self._large:
+            return await self._place(gang, placement, traceparent)
+
+    async def _place(
+        self, gang: Gang, placement: GroupPlacement, traceparent: str | None
+    ) -> list[Sight]:
         traces: dict[int, str] = {}
         if traceparent is not None:
             traces = {
@@ -76,8 +90,9 @@ class Placer:
     async def _pod_group(
         self, gang: Gang, placement: GroupPlacement, traces: dict[int, str]
     ) -> tuple[manifests.Manifests, Document]:
+        passes = None if self._passes is None else self._passes.issue(placement)
         if gang.pod_group is None:
-            wanted = manifests.build(self._site, placement, traces)
+            wanted = manifests.build(self._site, placement, traces, passes=passes)
             made = await self._create_or_refuse(wanted.pod_group)
             if made is not None:
                 return wanted, made
@@ -85,12 +100,12 @@ class Placer:
         for _ in range(_REPLACE_TRIES):
             present = await self._api.get(self.pod_groups, name)
             if present is None:  # it was removed a moment ago
-                wanted = manifests.build(self._site, placement, traces)
+                wanted = manifests.build(self._site, placement, traces, passes=passes)
                 present = await self._create_or_refuse(wanted.pod_group)
                 if present is not None:
                     return wanted, present
             elif "deletionTimestamp" not in present["metadata"]:
-                return manifests.build(self._site, placement, traces, present), present
+                return manifests.build(self._site, placement, traces, present, passes), present
             await asyncio.sleep(_REPLACE_SECONDS)
         raise RuntimeError(f"PodGroup {name} is being deleted and does not vanish")
 

@@ -40,11 +40,12 @@ class Teller:
         self._pods = pods
         self._reporter = reporter
         self._helpers = helpers
-        self._gates = Gates(asyncio.Semaphore(_LOGS_FOLLOWED), asyncio.Semaphore(_LOGS_READ))
+        self._gates = Gates(_LOGS_FOLLOWED, _LOGS_READ)
         self._going: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Tells no more."""
+        self._gates.close()
         going = list(self._going)
         for task in going:
             task.cancel()

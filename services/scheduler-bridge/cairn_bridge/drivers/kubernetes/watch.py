@@ -86,8 +86,8 @@ class Follower:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def forget_place(self, version: str = "1") -> None:
-        """Take up the next watch from another version: for tests of 410 Gone."""
+    def forget_place(self, version: str) -> None:
+        """Take up the next watch from another version, or list anew if it is empty."""
         self._version = version
 
     async def _list(self) -> None:

@@ -23,6 +23,7 @@ from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_common.events import GroupPlacement, InjectedFile, TaskPlacement
 
 POD_GROUPS = "scheduling.run.ai/v2alpha2"
+_PASSES_TOGETHER = 400  # of about 1 KiB each
 _SECRET_BYTES = 900 * 1024  # etcd takes 1.5 MiB; the API server bounds a Secret at 1 MiB
 
 
@@ -46,6 +47,7 @@ def build(
     group: GroupPlacement,
     traces: Mapping[int, str] | None = None,
     present: Document | None = None,
+    passes: Mapping[str, str] | None = None,
 ) -> Manifests:
     """All objects of a placement.
 
@@ -54,6 +56,7 @@ def build(
         group: the placement.
         traces: the W3C trace contexts of its tasks, by their index.
         present: the group's PodGroup, if an earlier placement made it.
+        passes: its attempts' credentials for NATS, by their names, if they get any.
 
     Raises:
         PlacementError: the cluster can never run it.
@@ -67,6 +70,8 @@ def build(
     for task in group.tasks:
         secrets, files[task.index] = _files(site, group, task)
         owned += secrets
+    secrets, shelf_of = _passes(site, group, digest, passes or {})
+    owned += secrets
     if len(group.tasks) > 1 or any(names_hosts(task) for task in group.tasks):
         owned.append(_service(site, group))
 
@@ -97,6 +102,7 @@ def build(
             digest=digest,
             leaf=leaf_of.get(task.index),
             files=files[task.index],
+            nats_pass=shelf_of.get(names.pass_name(task.uuid, task.attempt)),
             traceparent=(traces or {}).get(task.index),
         )
         for task in group.tasks
@@ -218,6 +224,42 @@ def _files(
         }
         for number, data in enumerate(shelves)
     ], placed
+
+
+def _passes(
+    site: Site, group: GroupPlacement, digest: str, passes: Mapping[str, str]
+) -> tuple[list[Document], dict[str, tuple[str, str]]]:
+    """Secrets with the attempts' passes, and for each its Secret and the key in it.
+
+    Many share a Secret, since making one each would cost as much as making the pods; each pod
+    mounts its own key only.
+    """
+    entries = list(passes.items())
+    secrets: list[Document] = []
+    shelf_of: dict[str, tuple[str, str]] = {}
+    for start in range(0, len(entries), _PASSES_TOGETHER):
+        some = dict(entries[start : start + _PASSES_TOGETHER])
+        name = names.passes_name(group.group_uuid, digest, len(secrets))
+        secrets.append(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": name,
+                    "namespace": site.namespace,
+                    "labels": {**_labels(site, group), names.PASSES: "nats"},
+                },
+                "type": "Opaque",
+                "data": encoded(some),
+            }
+        )
+        shelf_of |= {each: (name, each) for each in some}
+    return secrets, shelf_of
+
+
+def encoded(texts: Mapping[str, str]) -> dict[str, str]:
+    """The `data` of a Secret."""
+    return {key: base64.b64encode(text.encode()).decode("ascii") for key, text in texts.items()}
 
 
 def _content(task: TaskPlacement, file: InjectedFile, say: Any) -> str:

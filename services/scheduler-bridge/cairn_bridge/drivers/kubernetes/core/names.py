@@ -27,6 +27,8 @@ VERDICT = "cairn/verdict"
 """On a pod: how it is to end, by Cairn's own decision."""
 START = "cairn/start-timeout"
 """On a pod: how many seconds may pass between its node and its command's start."""
+PASSES = "cairn/passes"
+"""On a Secret, as a label: it holds passes, which are renewed while their attempts live."""
 FINALIZER = "cairn/outcome"
 """Keeps an ended or deleted pod until its outcome has been told and settled, as Jobs do."""
 
@@ -67,6 +69,21 @@ def secret_name(task_uuid: str, number: int) -> str:
     return f"cairn-{task_uuid}-files-{number}"
 
 
+def pass_name(task_uuid: str, attempt: int) -> str:
+    """Of an attempt's credentials for NATS, and of their key in a Secret."""
+    return f"{task_uuid}-{attempt}"
+
+
+def passes_name(group_uuid: str, digest: str, number: int) -> str:
+    """Of a Secret with the passes of a placement."""
+    return f"cairn-{group_uuid}-passes-{digest}-{number}"
+
+
+def pod_of_pass(name: str) -> str:
+    """The pod that a pass is for."""
+    return f"cairn-{name}"
+
+
 def queue_name(namespace: str, pool: str) -> str:
     """Of a pool's Queue, which has no namespace."""
     return label(f"cairn-{namespace}-{pool}")
@@ -96,3 +113,8 @@ def placement_digest(attempts: Iterable[tuple[int, int]]) -> str:
 def selector(cluster: str) -> str:
     """Selects everything that a cluster's bridge has made."""
     return f"{CLUSTER}={cluster}"
+
+
+def passes_selector(cluster: str) -> str:
+    """Selects the Secrets with passes."""
+    return f"{selector(cluster)},{PASSES}"

@@ -251,16 +251,35 @@ def _trouble(status: Document) -> Trouble | None:
 def _waits_for(status: Document) -> str | None:
     for each in status.get("conditions") or ():
         if each["type"] == "PodScheduled" and each["status"] == "False":
-            return str(each.get("message") or each.get("reason") or "") or None
+            words = str(each.get("message") or each.get("reason") or "")
+            return f"waiting: {words}" if words else None
     return None
 
 
 def group_waits_for(pod_group: Document) -> str | None:
-    """Why KAI has not placed a group, in its words; the details of a full queue first."""
+    """Why KAI has not placed a group: in short where that can be said, and in its own words."""
+    namespace = pod_group["metadata"]["namespace"]
     for each in reversed((pod_group.get("status") or {}).get("schedulingConditions") or []):
         if each.get("status") == "True" and each.get("type") == "UnschedulableOnNodePool":
-            reasons = [
-                reason["message"] for reason in each.get("reasons") or () if reason.get("message")
-            ]
-            return "; ".join(dict.fromkeys(reasons)) or str(each.get("message") or "") or None
+            reasons = [words for it in each.get("reasons") or () if (words := _why(it, namespace))]
+            words = "; ".join(dict.fromkeys(reasons)) or str(each.get("message") or "")
+            return f"waiting: {words}" if words else None
     return None
+
+
+_FULL_QUEUES = {
+    "OverLimit": "queue {} at its limit",
+    "NonPreemptibleOverQuota": "queue {} at its guarantee, and only LOW may exceed it",
+}
+"""Source: KAI Scheduler, `UnschedulableExplanation` of v2alpha2; its details name the queue."""
+
+
+def _why(explanation: Document, namespace: str) -> str:
+    words = str(explanation.get("message") or "")
+    short = _FULL_QUEUES.get(explanation.get("reason", ""))
+    details = explanation.get("details") or {}
+    name = str((details.get("queueDetails") or {}).get("name") or "")
+    if short is None or not name:
+        return words
+    pool = name.removeprefix(f"{names.parent_queue_name(namespace)}-")
+    return f"{short.format(pool)} ({words})" if words else short.format(pool)

@@ -30,6 +30,8 @@ KEEP_SECONDS = 3600
 """How long the sidecar may take to keep the outputs; a stop has its own grace."""
 _RUNTIME = ["python3", "-m", "cairn_runtime.pod"]
 _STORAGE = "ephemeral-storage"
+_NATS_VOLUME = "cairn-nats"
+_NATS_FOLDER = "/var/run/secrets/cairn"
 Document = dict[str, Any]
 
 
@@ -42,6 +44,7 @@ def build_pod(
     digest: str,
     leaf: str | None,
     files: list[tuple[str, str, str]],
+    nats_pass: tuple[str, str] | None,
     traceparent: str | None,
 ) -> Document:
     """The pod of one attempt.
@@ -54,6 +57,7 @@ def build_pod(
         digest: the placement's, see `names.placement_digest`.
         leaf: the task's sub-group, if the group has any.
         files: for each injected file its Secret, the key in it, and its path.
+        nats_pass: the Secret with its credentials for NATS and the key in it, if it gets any.
         traceparent: the attempt's own W3C trace context.
 
     Raises:
@@ -69,6 +73,7 @@ def build_pod(
             _template(platform.template),
             _placed_on(platform),
             _asked(site, group, task, platform, say, files, traceparent),
+            {} if nats_pass is None else _speaks(site, *nats_pass),
         ]
     )
     _exclude(spec, task.nodes_excluded)
@@ -245,6 +250,37 @@ def _asked(
     if task.host_network:
         spec["dnsPolicy"] = "ClusterFirstWithHostNet"
     return spec
+
+
+def _speaks(site: Site, secret: str, key: str) -> Document:
+    """NATS for the task: its own credentials, in the places where NATS's tools look for them.
+
+    The whole folder is mounted, not the file: so renewed credentials come to the pod.
+    """
+    return {
+        "containers": [
+            {
+                "name": names.TASK_CONTAINER,
+                "env": [
+                    {"name": "NATS_URL", "value": site.nats_url},
+                    {"name": "NATS_CREDS", "value": f"{_NATS_FOLDER}/nats.creds"},
+                ],
+                "volumeMounts": [
+                    {"name": _NATS_VOLUME, "mountPath": _NATS_FOLDER, "readOnly": True}
+                ],
+            }
+        ],
+        "volumes": [
+            {
+                "name": _NATS_VOLUME,
+                "secret": {
+                    "secretName": secret,
+                    "items": [{"key": key, "path": "nats.creds"}],
+                    "defaultMode": 0o444,  # the image's user may be any
+                },
+            }
+        ],
+    }
 
 
 def _environment(

@@ -20,6 +20,7 @@ class Site:
         scheduler: the `schedulerName` of pods.
         domain: the cluster's DNS domain.
         store: URL of the folder in which tasks leave their outputs for each other.
+        nats_url: where tasks reach NATS, if they get credentials for it.
         runtime_image: the image of `cairn_runtime`; without one, pods get no inputs and keep no
             outputs.
     """
@@ -30,4 +31,5 @@ class Site:
     scheduler: str = "kai-scheduler"
     domain: str = "cluster.local"
     store: str = STORE
+    nats_url: str | None = None
     runtime_image: str | None = None

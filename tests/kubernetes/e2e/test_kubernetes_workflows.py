@@ -1,0 +1,195 @@
+"""Workflows that people submit run on two Kubernetes clusters, whatever happens there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testcluster import kwok
+from whole_system import NAMESPACE, Cairn
+
+from e2e.test_e2e_tutorials import TUTORIALS
+
+ANYWHERE = (
+    "combination_workflow_complex",
+    "combination_workflow_simple",
+    "group_tasks",
+    "group_tasks_communication",
+    "hello_world",
+    "parallel_tasks",
+    "resources_basic",
+    "resources_multiple",
+    "resources_platforms",
+    "serial_workflow",
+    "template_hello_world",
+    "token_example",
+)
+ONLY_BETA = ("robot_simulation",)
+"""It wants an edge node beside one with a GPU."""
+CONTAINERS = 3
+"""A task's own, and one each to fetch its inputs and to keep its outputs; each logs a line."""
+
+pytestmark = [pytest.mark.simulator, pytest.mark.timeout(600)]
+
+
+def gang(name: str, size: int = 1, **sim: str) -> str:
+    """A workflow of one group of equal tasks; `sim` says what the simulated nodes do with it."""
+    environment = {f"SIM_{key.upper()}": value for key, value in sim.items()}
+    tasks = [
+        {
+            "name": f"t{index}",
+            "lead": index == 0,
+            "image": "ubuntu:24.04",
+            "command": ["sleep", "1"],
+            "environment": environment,
+        }
+        for index in range(size)
+    ]
+    return json.dumps({"workflow": {"name": name, "groups": [{"name": "g", "tasks": tasks}]}})
+
+
+def attempts(cairn: Cairn, workflow: str) -> list[dict[str, Any]]:
+    """All attempts of a workflow's tasks."""
+    groups = cairn.json("workflow", "query", workflow)["groups"]
+    return [task for group in groups for task in group["tasks"]]
+
+
+def fates(cairn: Cairn, workflow: str) -> Counter[tuple[str, int, str]]:
+    """Of all attempts of a workflow's tasks: name, number, status."""
+    return Counter(
+        (task["name"], task["retry_id"], task["status"]) for task in attempts(cairn, workflow)
+    )
+
+
+def until_says(cairn: Cairn, workflow: str, words: str, seconds: float = 60) -> str:
+    """Until `cairn workflow query` shows these words."""
+    deadline = time.monotonic() + seconds
+    while words not in (story := cairn.story(workflow)):
+        assert time.monotonic() < deadline, story
+        time.sleep(0.2)
+    return story
+
+
+@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
+def test_the_tutorials_run_on_both_clusters(cairn: Cairn) -> None:
+    pools = [*((stem, pool) for stem in ANYWHERE for pool in ("alpha", "beta"))]
+    pools += [(stem, "beta") for stem in ONLY_BETA]
+    names = [
+        (stem, pool, cairn.submit_file(TUTORIALS / f"{stem}.yaml", "--pool", pool))
+        for stem, pool in pools
+    ]
+    for stem, pool, name in names:
+        assert cairn.finish(name, 300) == "COMPLETED", f"{stem} in {pool}\n{cairn.story(name)}"
+        assert "a simulated container" in cairn.logs(name), f"{stem} in {pool}"
+    nodes = {
+        pool: {task["node_name"] for task in cairn.tasks(name).values()}
+        for stem, pool, name in names
+        if stem == "robot_simulation"
+    }
+    assert {node.partition("-")[0] for node in nodes["beta"]} == {"gpu", "edge"}
+
+
+async def test_what_a_pod_logs_is_read_by_the_command(cairn: Cairn, tmp_path: Path) -> None:
+    lines = [f"epoch {number}" for number in range(300)]
+    log = tmp_path / "log"
+    log.write_text(
+        "".join(f"2026-01-01T00:00:00.{n:09d}Z stdout F {line}\n" for n, line in enumerate(lines))
+    )
+    name = await asyncio.to_thread(
+        cairn.submit, gang("logging", start_after="4s", run="2s"), "--pool", "beta"
+    )
+    pod = await cairn.pod_of("south", name, "t0")
+    await cairn.create("south", kwok.pod_log(NAMESPACE, pod["metadata"]["name"], log, "task"))
+    text = await asyncio.to_thread(cairn.logs, name)
+    shown = [line for line in text.splitlines() if "epoch" in line]
+    assert [line.split("epoch ")[1] for line in shown] == [str(n) for n in range(300)], text
+    assert cairn.status(name) == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("sim", "status"),
+    [
+        ({"exit_code": "7"}, "FAILED"),
+        ({"end": "OOMKilled"}, "FAILED_EVICTED"),
+        ({"end": "Evicted"}, "FAILED_EVICTED"),
+        ({"image": "missing"}, "FAILED_IMAGE_PULL"),
+    ],
+)
+def test_a_failure_in_a_cluster_is_the_workflows(
+    cairn: Cairn, sim: dict[str, str], status: str
+) -> None:
+    name = cairn.submit(gang("failing", **sim), "--pool", "alpha")
+    assert cairn.finish(name, 180) == status, cairn.story(name)
+
+
+def test_a_low_group_gives_way_to_a_high_one_is_tried_again_and_completes(cairn: Cairn) -> None:
+    low = cairn.submit(gang("low", 2, run="25s"), "--pool", "narrow", "--priority", "LOW")
+    cairn.wait(low, lambda status: status == "RUNNING")
+    high = cairn.submit(gang("high", 2, run="1s"), "--pool", "narrow", "--priority", "HIGH")
+    assert cairn.finish(high) == "COMPLETED"
+    assert cairn.finish(low, 180) == "COMPLETED", cairn.story(low)
+    assert fates(cairn, low) == Counter(
+        (task, number, status)
+        for task in ("t0", "t1")
+        for number, status in ((0, "RESCHEDULED"), (1, "COMPLETED"))
+    )
+    for attempt in attempts(cairn, low):
+        if attempt["retry_id"] == 0:
+            assert "preempted by higher priority" in attempt["failure_message"], attempt
+
+
+def test_what_fits_no_node_is_refused_before_it_is_taken(cairn: Cairn) -> None:
+    task = {"name": "t", "image": "x", "command": ["true"], "resource": "many"}
+    spec = {"name": "big", "resources": {"many": {"gpu": 16}}, "tasks": [task]}
+    file = cairn.home / "big.yaml"
+    file.write_text(json.dumps({"workflow": spec}))
+    words = cairn.cairn("workflow", "submit", str(file), "--pool", "alpha", code=1)
+    assert "gpu 16 <= 8" in words
+
+
+def test_what_waits_says_what_for(cairn: Cairn) -> None:
+    first = cairn.submit(gang("first", 2, run="forever"), "--pool", "narrow", "--priority", "LOW")
+    cairn.wait(first, lambda status: status == "RUNNING")
+    second = cairn.submit(gang("second"), "--pool", "narrow", "--priority", "LOW")
+    until_says(cairn, second, "waiting: queue narrow at its limit")
+    cairn.cairn("workflow", "cancel", first)
+    assert cairn.finish(second) == "COMPLETED"
+    assert cairn.finish(first) == "FAILED_CANCELED"
+
+
+async def test_a_bridge_that_is_killed_loses_nothing_and_doubles_nothing(cairn: Cairn) -> None:
+    tasks = [
+        {
+            "name": f"t{index}",
+            "image": "ubuntu:24.04",
+            "command": ["true"],
+            "environment": {"SIM_RUN": f"{1 + index % 5}s"},
+            "inputs": [{"task": f"t{index - 10}"}] if index >= 10 else [],
+        }
+        for index in range(30)
+    ]
+    text = json.dumps({"workflow": {"name": "killed", "tasks": tasks}})
+    async with cairn.made_pods("north") as made:
+        name = await asyncio.to_thread(cairn.submit, text, "--pool", "alpha")
+        for pause in (0.5, 2.0, 3.0, 4.0):
+            await asyncio.sleep(pause)
+            cairn.stop_service("bridge-north")
+            await asyncio.sleep(0.5)
+            cairn.start_bridge("north")
+        assert await asyncio.to_thread(cairn.finish, name, 240) == "COMPLETED", cairn.story(name)
+        logs = await asyncio.to_thread(cairn.logs, name)
+    assert logs.count("a simulated container") == 30 * CONTAINERS, logs
+    assert fates(cairn, name) == Counter({(f"t{index}", 0, "COMPLETED"): 1 for index in range(30)})
+    assert len(made) == len(set(made)) == 30
+
+
+async def test_what_is_settled_is_gone_from_the_clusters(cairn: Cairn) -> None:
+    async with asyncio.timeout(60):
+        for cluster in ("north", "south"):
+            while await cairn.pods(cluster):
+                await asyncio.sleep(0.5)
