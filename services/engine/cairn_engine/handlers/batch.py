@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain
 
 import structlog
 
@@ -15,36 +14,31 @@ from cairn_common.events import Envelope
 from cairn_common.spec.models import WorkflowSpec
 from cairn_common.telemetry import tracing_enabled
 from cairn_engine.core import (
-    Block,
     CancelPage,
     Clusters,
     Decision,
     Due,
-    EndGroup,
     Input,
     Ledger,
     Offer,
     Policy,
     PoolPolicy,
     Relocate,
-    RestartGroup,
     TaskInput,
     Wake,
     conclude,
     decide,
     need_of,
 )
-from cairn_engine.core.inputs import Anomaly, CancelRequested, FollowUp, Settle
+from cairn_engine.core.inputs import Anomaly, CancelRequested, Settle
 from cairn_engine.core.plan import Plan, make_plan
+from cairn_engine.handlers import follow_ups
 from cairn_engine.handlers.announce import Announcer
 from cairn_engine.handlers.spans import EndSpans
 from cairn_engine.store import Store, Submission, Writes
 
 log = structlog.get_logger(__name__)
 
-_FOLLOW_UPS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Offer, Wake, Block, EndGroup, RestartGroup, CancelPage)
-}
 _REMEMBERED_ATTEMPTS = 10_000
 _SMALL = 200  # tasks of a workflow
 _SPEC_BYTES = 1 << 19  # of submissions that are taken in together
@@ -162,11 +156,11 @@ class BatchHandler:
         try:
             more = False
             if take_follow_ups:
-                limit = 2 * self._policy.page
+                limit = 2 * self._policy.page // follow_ups.IN_ONE_ROW
                 stored = await self._store.load_follow_ups(list(epochs), limit)
                 more = len(stored) == limit
                 writes.taken = list(stored)
-                inputs = [*map(_restore, stored.values()), *inputs]
+                inputs = [*chain.from_iterable(map(follow_ups.restore, stored.values())), *inputs]
             await self._decide(inputs, decision, now)
             await self._follow(decision, writes, now)
             result = await self._commit(decision, writes, epochs, now, [])
@@ -310,19 +304,10 @@ class BatchHandler:
         budget = 2 * self._policy.page
         while decision.follow_ups:
             if budget <= 0:
-                writes.put_off = [(f.workflow, _keep(f)) for f in decision.follow_ups]
+                writes.put_off = list(follow_ups.keep(decision.follow_ups))
                 decision.follow_ups = []
                 return
             this_round = decision.follow_ups[:budget]
             decision.follow_ups = decision.follow_ups[budget:]
             budget -= len(this_round)
             await self._decide(this_round, decision, now)
-
-
-def _keep(follow_up: FollowUp) -> dict[str, Any]:
-    return {"kind": type(follow_up).__name__, **dataclasses.asdict(follow_up)}
-
-
-def _restore(body: dict[str, Any]) -> FollowUp:
-    follow_up: FollowUp = _FOLLOW_UPS[body.pop("kind")](**body)
-    return follow_up
