@@ -114,9 +114,7 @@ class OrderHandler:
                 # After a restart, a stop may be the first that is heard of a workflow.
                 self._reporter.trace(event.workflow, message.headers.get("traceparent"))
             elif isinstance(event, TaskSettled):
-                settled = _keys(event.workflow, event.attempts)
-                self._reporter.settled(settled)
-                self._to_settle.update(dict.fromkeys(settled))
+                self._to_settle.update(dict.fromkeys(_keys(event.workflow, event.attempts)))
                 self._settle_wake.set()
         async with asyncio.TaskGroup() as group:
             for ready, placement in placements:
@@ -152,6 +150,9 @@ class OrderHandler:
                     raise
                 except Exception:
                     log.exception("not settled")
+            # What is still there, for whatever reason, is reported and settled again.
+            known = self._driver.known()
+            self._reporter.settled(key for key in waiting if key not in known)
 
     async def _place(self, ready: TaskReady, placement: GroupPlacement) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -113,6 +114,31 @@ async def test_an_end_is_said_until_it_is_settled(
         driver.resent.clear()
         await engine.until(lambda: len(engine.of(TaskFinished, other)) >= 5)
         assert {resent for resent, _ in driver.resent} == {key(other)}
+
+
+async def test_an_end_that_could_not_be_settled_is_said_again(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    workflow = engine.workflow()
+    driver.attempts = {key(workflow)}
+    settle, stumbled = driver.settle, asyncio.Event()
+
+    async def stumble(keys: Iterable[AttemptKey]) -> None:
+        driver.settle = settle  # type: ignore[method-assign]
+        stumbled.set()
+        raise RuntimeError("the driver stumbled")
+
+    driver.settle = stumble  # type: ignore[method-assign]
+    async with bridge(servers, driver, unsettled_seconds=0.2):
+        await driver.reporter.fact(ended(key(workflow)))
+        await engine.say(engine.settled(workflow))
+        async with asyncio.timeout(30):
+            await stumbled.wait()
+        said = len(engine.of(TaskFinished, workflow))
+        await engine.until(lambda: len(engine.of(TaskFinished, workflow)) > said + 1)
+        await engine.say(engine.settled(workflow))
+        await engine.until(lambda: not driver.attempts)
 
 
 async def test_a_reconciliation_that_fails_is_tried_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import structlog
 from local_cluster import Cluster, group, keys_of, shell
 
-from cairn_bridge.cluster import AttemptKey, Phase
+from cairn_bridge.cluster import AttemptKey, Fact, Phase
 from cairn_bridge.drivers.local import driver as driver_module
 from cairn_bridge.drivers.local import house, starting
+from cairn_bridge.drivers.local.record import Record
 from cairn_common.events import FinishReason
 from cairn_runtime.room import Room
 
@@ -85,6 +87,37 @@ async def test_thousands_are_stopped_and_settled_in_one_go(tmp_path: Path) -> No
     await cluster.driver.settle(keys)
     assert cluster.driver.known() == {runs}
     await cluster.empty()
+    await cluster.driver.close()
+
+
+async def test_an_end_that_is_being_told_while_others_are_settled_is_settled_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = await started(tmp_path)
+    early, late = (group(shell("true")) for _ in range(2))
+    heard, acknowledged = cluster.recorder.fact, asyncio.Event()
+
+    async def fact(fact: Fact) -> None:
+        await heard(fact)
+        if fact.phase is Phase.FINISHED and set(fact.keys) <= set(keys_of(late)):
+            await acknowledged.wait()  # the engine is faster than the bus is with its answer
+
+    monkeypatch.setattr(cluster.recorder, "fact", fact)
+    keys = [*keys_of(early), *keys_of(late)]
+    for placement in (early, late):
+        await cluster.driver.place(placement, None)
+    for key in keys:
+        await cluster.recorder.outcome(key)
+    forget = Record.forget
+
+    async def slowly(record: Record, keys: Sequence[AttemptKey]) -> None:
+        acknowledged.set()
+        await asyncio.sleep(0.2)
+        await forget(record, keys)
+
+    monkeypatch.setattr(Record, "forget", slowly)
+    await cluster.driver.settle(keys)
+    assert cluster.driver.known() == frozenset()
     await cluster.driver.close()
 
 

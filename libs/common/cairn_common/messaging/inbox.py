@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 _EXPIRES_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 2.0
 _NANOSECONDS = 1_000_000_000
+_BEGINS_ELSEWHERE = 10012
+"""JetStream: "deliver policy can not be updated". Another reader has just made the durable anew."""
+_RACES = 3
 _NO_HEADERS: dict[str, str] = {}
 
 
@@ -214,6 +217,15 @@ class Inbox:
         acknowledged. (A crash between the two steps makes the next reader begin with the oldest
         message, which every handler can bear.)
         """
+        for _ in range(_RACES):
+            try:
+                return await self._ensure_once(rewind=rewind)
+            except APIError as error:
+                if error.err_code != _BEGINS_ELSEWHERE:
+                    raise
+        return await self._ensure_once(rewind=rewind)
+
+    async def _ensure_once(self, *, rewind: bool) -> bool:
         jetstream = self._bus.jetstream
         await ensure_stream(jetstream, self._stream)
         config = self._config()

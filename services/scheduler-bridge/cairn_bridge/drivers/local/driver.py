@@ -406,8 +406,9 @@ class LocalDriver:
                 self._say.warning("local_cluster.settled_too_early", task=key)
                 continue
             ended.append(attempt)
-        await self._forget([attempt for attempt in ended if attempt.told.is_set()])
+        # Parted before anything is awaited: meanwhile others are told.
         late = [attempt for attempt in ended if not attempt.told.is_set()]
+        await self._forget([attempt for attempt in ended if attempt.told.is_set()])
         for attempt in late:
             await attempt.told.wait()
         await self._forget(late)
