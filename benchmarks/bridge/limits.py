@@ -52,17 +52,27 @@ class Progress:
 
 
 class Seen(Progress):
-    """Notes, too, when the watch first showed each pod running."""
+    """Notes, too, when the watch first showed each pod running, and which are new without a node.
+
+    One watch for all purposes: each costs the API server and this process as much as the bridge's.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.at: dict[str, float] = {}
+        self.unbound: asyncio.Queue[str] = asyncio.Queue()
+        self._known: set[str] = set()
 
     def see(self, one: Mapping[str, Any]) -> None:
         """Take note of a pod as the watch shows it."""
         super().see(one)
+        name = one["metadata"]["name"]
         if one["status"].get("phase") == "Running":
-            self.at.setdefault(one["metadata"]["name"], time.monotonic())
+            self.at.setdefault(name, time.monotonic())
+        if name not in self._known:
+            self._known.add(name)
+            if name not in self.bound:
+                self.unbound.put_nowait(name)
 
 
 @asynccontextmanager
@@ -100,20 +110,16 @@ async def watched(
 
 
 @asynccontextmanager
-async def binding(api: client.ApiClient, namespace: str, nodes: int) -> AsyncIterator[None]:
-    """Binds every new pod of a namespace to the next of so many nodes, as a scheduler would."""
-    waiting: asyncio.Queue[str] = asyncio.Queue()
-
-    class New(Progress):
-        def see(self, one: Mapping[str, Any]) -> None:
-            name = one["metadata"]["name"]
-            if name not in self.bound and not one["spec"].get("nodeName"):
-                self.bound.add(name)
-                waiting.put_nowait(name)
+async def binding(
+    api: client.ApiClient, namespace: str, nodes: int, seen: Seen
+) -> AsyncIterator[None]:
+    """Binds every pod without a node to one of so many nodes, as a scheduler would."""
 
     async def bind() -> None:
         while True:
-            name = await waiting.get()
+            name = await seen.unbound.get()
+            if name in seen.bound:
+                continue
             target = {"apiVersion": "v1", "kind": "Node", "name": f"cpu-{hash(name) % nodes}"}
             body = {
                 "apiVersion": "v1",
@@ -129,7 +135,7 @@ async def binding(api: client.ApiClient, namespace: str, nodes: int) -> AsyncIte
                     raise
 
     # What fails here ends the measurement, which would wait for ever.
-    async with watched(api, namespace, New()), asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         workers = [group.create_task(bind()) for _ in range(32)]
         yield
         for worker in workers:
