@@ -49,7 +49,7 @@ async def test_placing_twice_is_placing_once(world: World) -> None:
 
 async def test_a_driver_that_is_killed_at_any_moment_of_a_placement(world: World) -> None:
     """PodGroup, Service, two Secrets, two pods, the mark: killed before each of them."""
-    files = [InjectedFile(path="/a", contents="x")]
+    files = [InjectedFile(path="/a", contents="{{host:t1}}")]
     killed = 0
     for moment in range(1, 10):
         group = world.group(2, sim={"run": "forever"}, files=files)

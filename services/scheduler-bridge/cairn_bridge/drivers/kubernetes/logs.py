@@ -66,21 +66,23 @@ class _Position(NamedTuple):
 class Pauses:
     """How long to wait before the next connection; seconds.
 
-    A node that ends the log of a container that runs, with nothing new each time, is asked ever
-    more rarely: five hundred such logs, each asked for every few seconds, would take a small API
-    server's whole time.
+    One that broke is soon tried again. A node that ends the log of a container that runs is asked
+    ever more rarely as long as it has nothing new: five hundred such logs, each asked for every few
+    seconds, would take a small API server's whole time.
     """
 
-    FIRST, LONGEST, LONGEST_QUIET = 0.1, 5.0, 60.0
-    _GROWTH: Final = 4
+    BROKEN: Final = (0.1, 5.0)
+    QUIET: Final = (1.0, 60.0)
+    _GROWTH: Final = 5
 
     def __init__(self) -> None:
-        self._next = self.FIRST
+        self._next = 0.0
 
     def after(self, *, brought: bool, whole: bool) -> float:
         """The pause after a connection: whether it brought lines, and came to the log's end."""
-        pause = self.FIRST if brought else self._next
-        self._next = min(pause * self._GROWTH, self.LONGEST_QUIET if whole else self.LONGEST)
+        first, longest = self.QUIET if whole else self.BROKEN
+        pause = first if brought else min(max(first, self._next), longest)
+        self._next = pause * self._GROWTH
         return pause
 
 
