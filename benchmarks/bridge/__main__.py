@@ -165,7 +165,7 @@ async def _bridge(
     async with (
         cluster.api() as api,
         EngineSide(nats_url, "bench") as engine,
-        watched(api, "default", Seen()) as seen,
+        watched(api, "default", Seen(options.group)) as seen,
         _running_bridge(cluster, nats_url) as bridge,
     ):
         spent = Spent([*cluster.plane.processes, bridge])

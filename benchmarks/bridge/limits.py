@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import orjson
 from kubernetes_asyncio import client
 from testcluster.kubeapi import create_all, request
 from testcluster.workloads import gang
+
+from cairn_bridge.drivers.kubernetes.core.names import GROUP
 
 CONCURRENCY = 64
 
@@ -52,16 +55,21 @@ class Progress:
 
 
 class Seen(Progress):
-    """Notes, too, when the watch first showed each pod running, and which are new without a node.
+    """Notes, too, when the watch first showed each pod running, and which gangs are whole.
 
     One watch for all purposes: each costs the API server and this process as much as the bridge's.
+
+    Args:
+        size: how many pods of the bridge make a gang.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.at: dict[str, float] = {}
-        self.unbound: asyncio.Queue[str] = asyncio.Queue()
-        self._known: set[str] = set()
+        self.whole: asyncio.Queue[str] = asyncio.Queue()
+        """Pods of gangs of which all pods are there."""
+        self._size = size
+        self._gangs: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
     def see(self, one: Mapping[str, Any]) -> None:
         """Take note of a pod as the watch shows it."""
@@ -69,10 +77,12 @@ class Seen(Progress):
         name = one["metadata"]["name"]
         if one["status"].get("phase") == "Running":
             self.at.setdefault(name, time.monotonic())
-        if name not in self._known:
-            self._known.add(name)
-            if name not in self.bound:
-                self.unbound.put_nowait(name)
+        gang = self._gangs[one["metadata"]["labels"].get(GROUP, "")]
+        if name not in gang:
+            gang[name] = None
+            if len(gang) == self._size:
+                for each in gang:
+                    self.whole.put_nowait(each)
 
 
 @asynccontextmanager
@@ -113,11 +123,11 @@ async def watched(
 async def binding(
     api: client.ApiClient, namespace: str, nodes: int, seen: Seen
 ) -> AsyncIterator[None]:
-    """Binds every pod without a node to one of so many nodes, as a scheduler would."""
+    """Binds the pods of whole gangs to one of so many nodes, as a scheduler would."""
 
     async def bind() -> None:
         while True:
-            name = await seen.unbound.get()
+            name = await seen.whole.get()
             if name in seen.bound:
                 continue
             target = {"apiVersion": "v1", "kind": "Node", "name": f"cpu-{hash(name) % nodes}"}

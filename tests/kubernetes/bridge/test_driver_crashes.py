@@ -81,7 +81,8 @@ async def test_a_driver_that_is_killed_at_any_moment_of_a_placement(world: World
 
 
 async def test_a_driver_that_is_killed_at_any_moment_of_a_retry(world: World) -> None:
-    for moment in range(1, 5):
+    """Two pods, the mark: killed before each of them."""
+    for moment in range(1, 4):
         group = world.group(2, sim={"run": "forever"})
         keys = keys_of(group)
         async with world.driver() as (driver, told):
