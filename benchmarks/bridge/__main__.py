@@ -5,7 +5,8 @@ places a gang that a bare loop has made, and one that a whole bridge was ordered
 NATS. The other groups of the bridge are bound to nodes by a bare loop in KAI's stead, which is
 faster, and so harder on the bridge; with --kai by KAI, too.
 
-Options: --nodes N (1000), --pods N in all (10000), --group N pods a group (1000), --kai.
+Options: --nodes N (1000), --pods N in all (10000), --group N pods a group (1000), --kai. What was
+measured is printed also when a later part fails.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
+import yaml
 from testcluster import nodes
 from testcluster.build import ensure_parts
 from testcluster.cluster import Cluster
 from testcluster.control_plane import Timing
+from testcluster.lifecycles import PREFIX
 from testcluster.processes import Process
 from testcluster.workloads import pod
 
@@ -35,13 +38,19 @@ from benchmarks.bridge.limits import Seen, binding, create_pods, place, watched
 from benchmarks.harness import cpu_seconds_of, memory_of, quantile, report, running_servers
 from cairn_bridge.cluster import Fact
 from cairn_bridge.drivers.kubernetes import Api, KubernetesDriver, Site
+from cairn_common.events import GroupPlacement
 from cairn_common.pools import ClusterPools, Pool, Queue, Share
 
 Figures = dict[str, Any]
 TIMING = Timing(lease=200, node_grace=240, schedule_period="1s")
 """A thousand nodes that renew their leases every two seconds would be the load that is measured."""
+POOLS = {
+    "pools": {"default": {"template": {"metadata": {"annotations": {f"{PREFIX}run": "forever"}}}}}
+}
+"""Pods that run for ever, said as for the bare loop's: in an annotation, for which kwok need not
+change the pod once more."""
 _BARE_PODS = 1000
-_PATIENCE = 600.0
+_PATIENCE = 300.0
 
 
 class Deaf:
@@ -54,10 +63,30 @@ class Deaf:
         """Not measured."""
 
 
-async def _measure(options: argparse.Namespace, folder: Path) -> tuple[Figures, Figures]:
+class Spent:
+    """Processor time by process, since the last look."""
+
+    def __init__(self, processes: Sequence[Process]) -> None:
+        self._processes = processes
+        self._before: dict[str, float] = {}
+
+    def look(self) -> str:
+        """What each has used, in seconds; those with little are left out."""
+        found: list[str] = []
+        for one in [process for process in self._processes if not process.ended]:
+            now = cpu_seconds_of(one.pid)
+            used = now - self._before.get(one.name, 0.0)
+            self._before[one.name] = now
+            if used >= 1.0:
+                found.append(f"{one.name} {used:.0f}")
+        return f"processor s: {', '.join(found)}; benchmark {time.process_time():.0f} in all"
+
+
+async def _measure(
+    options: argparse.Namespace, folder: Path, figures: Figures, limits: Figures
+) -> None:
     cluster = Cluster("bench", ensure_parts(), folder, TIMING)
-    figures: Figures = {"load average before": os.getloadavg()[0]}
-    limits: Figures = {}
+    figures["load average before"] = os.getloadavg()[0]
     try:
         await cluster.start()
         started = time.monotonic()
@@ -68,15 +97,12 @@ async def _measure(options: argparse.Namespace, folder: Path) -> tuple[Figures, 
         await _bare_gang(cluster, options.group, limits)
         with running_servers(folder / "servers") as servers:
             await _bridge(cluster, servers["CAIRN_NATS_URL"], options, figures)
-        bare = options.group / limits["bare gang created s"]
-        figures["of the bare gang's loop"] = figures["bridge pods/s"] / bare
         for one in cluster.plane.processes:
             if not one.ended:
                 limits[f"{one.name} processor s"] = cpu_seconds_of(one.pid)
                 limits[f"{one.name} MB"] = memory_of(one.pid) / 1e6
     finally:
         cluster.stop()
-    return figures, limits
 
 
 async def _creating(cluster: Cluster, figures: Figures, limits: Figures) -> None:
@@ -121,61 +147,91 @@ async def _driver_rate(cluster: Cluster, namespace: str, turn: int) -> float:
 
 async def _bare_gang(cluster: Cluster, size: int, limits: Figures) -> None:
     """A gang without us; its pods stay."""
+    spent = Spent(cluster.plane.processes)
+    spent.look()
     async with cluster.api() as api, watched(api, "default") as progress:
         placed = await place(api, progress, "default", "bare", size)
     limits["bare gang created s"] = placed.created
     limits["bare gang bound s"] = placed.bound
     limits["bare gang running s"] = placed.running
-    _say(f"bare gang of {size}: {placed}")
+    limits["KAI binds pods/s"] = size / (placed.bound - placed.created)
+    _say(f"bare gang of {size}: {placed}; {spent.look()}")
 
 
 async def _bridge(
     cluster: Cluster, nats_url: str, options: argparse.Namespace, figures: Figures
 ) -> None:
     groups = [group_of(number, options.group) for number in range(options.pods // options.group)]
-    total = len(groups) * options.group
     async with (
         cluster.api() as api,
         EngineSide(nats_url, "bench") as engine,
-        watched(api, "default", Seen()) as seen,
+        watched(api, "default", Seen(options.group)) as seen,
         _running_bridge(cluster, nats_url) as bridge,
     ):
-        began = await engine.place(groups[:1])
-        last = await engine.until(engine.started, options.group, _PATIENCE)
-        figures["a group all running s"] = last - began
-        _say(f"a group of {options.group} runs after {last - began:.1f} s")
-        if not options.kai:
-            cluster.plane.check()
-            for process in cluster.plane.processes:
-                if process.name.startswith("kai-"):
-                    process.stop()
-        async with contextlib.AsyncExitStack() as stack:
-            if not options.kai:
-                await stack.enter_async_context(binding(api, "default", options.nodes))
-            began = await engine.place(groups[1:])
-            rest = total - options.group
-            last = await engine.until(engine.accepted, total, _PATIENCE)
-            figures["bridge pods/s"] = rest / (last - began)
-            _say(f"{rest} more pods made after {last - began:.1f} s")
-            last = await engine.until(engine.started, total, _PATIENCE)
-            figures["all others running s"] = last - began
-            _say(f"all run after {last - began:.1f} s")
-        lags = [
-            engine.started[group.workflow, task.index] - seen.at[pod_name(group, task.index)]
-            for group in groups
-            for task in group.tasks
-        ]
-        for q in (0.5, 0.99):
-            figures[f"pod runs -> event p{q * 100:g} ms"] = quantile(lags, q) * 1000
-        await asyncio.sleep(5)
-        figures["bridge MB with all pods live"] = memory_of(bridge.pid) / 1e6
-        figures["bridge processor s"] = cpu_seconds_of(bridge.pid)
-        figures["live pods"] = total
+        spent = Spent([*cluster.plane.processes, bridge])
+        try:
+            spent.look()
+            began = await engine.place(groups[:1])
+            last = await engine.until(engine.accepted, options.group, _PATIENCE)
+            figures["a group accepted s"] = last - began
+            last = await engine.until(engine.started, options.group, _PATIENCE)
+            figures["a group all running s"] = last - began
+            _say(f"a group of {options.group} runs after {last - began:.1f} s; {spent.look()}")
+            if groups[1:]:
+                async with _bound(cluster, api, options, seen):
+                    await _others(groups, engine, figures, spent)
+        finally:
+            await asyncio.sleep(5)
+            figures["live pods"] = len(engine.started)
+            figures["bridge MB"] = memory_of(bridge.pid) / 1e6
+            figures["bridge processor s"] = cpu_seconds_of(bridge.pid)
+            lags = [
+                at - seen.at[name]
+                for group in groups
+                for task in group.tasks
+                if (at := engine.started.get((group.workflow, task.index)))
+                and (name := pod_name(group, task.index)) in seen.at
+            ]
+            for q in (0.5, 0.99):
+                figures[f"pod runs -> event p{q * 100:g} ms"] = quantile(lags, q) * 1000
+
+
+@contextlib.asynccontextmanager
+async def _bound(
+    cluster: Cluster, api: Any, options: argparse.Namespace, seen: Seen
+) -> AsyncIterator[None]:
+    """What places the other groups: a bare loop, unless KAI is to."""
+    if options.kai:
+        yield
+        return
+    cluster.plane.check()
+    for process in cluster.plane.processes:
+        if process.name.startswith("kai-"):
+            process.stop()
+    async with binding(api, "default", options.nodes, seen):
+        yield
+
+
+async def _others(
+    groups: Sequence[GroupPlacement], engine: EngineSide, figures: Figures, spent: Spent
+) -> None:
+    total = sum(len(group.tasks) for group in groups)
+    rest = total - len(groups[0].tasks)
+    began = await engine.place(groups[1:])
+    last = await engine.until(engine.accepted, total, _PATIENCE)
+    figures["bridge pods/s"] = rest / (last - began)
+    _say(f"{rest} more pods made after {last - began:.1f} s; {spent.look()}")
+    last = await engine.until(engine.started, total, _PATIENCE)
+    figures["all others running s"] = last - began
+    _say(f"all run after {last - began:.1f} s; {spent.look()}")
 
 
 @contextlib.asynccontextmanager
 async def _running_bridge(cluster: Cluster, nats_url: str) -> AsyncIterator[Process]:
+    pools = cluster.plane.folder / "pools.yaml"
+    pools.write_text(yaml.safe_dump(POOLS))
     settings = {
+        "CAIRN_POOLS_FILE": str(pools),
         "CAIRN_NATS_URL": nats_url,
         "CAIRN_CLUSTER": "bench",
         "CAIRN_CLUSTER_DRIVER": "kubernetes",
@@ -207,8 +263,12 @@ def _main() -> None:
     structlog.configure(wrapper_class=warnings_only)
     parser.add_argument("--kai", action="store_true", help="KAI places all groups")
     with tempfile.TemporaryDirectory(prefix="cairn-bench-") as folder:
-        figures, limits = asyncio.run(_measure(parser.parse_args(), Path(folder)))
-    report("bridge", figures, limits)
+        figures: Figures = {}
+        limits: Figures = {}
+        try:
+            asyncio.run(_measure(parser.parse_args(), Path(folder), figures, limits))
+        finally:
+            report("bridge", figures, limits)
 
 
 if __name__ == "__main__":

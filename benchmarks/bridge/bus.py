@@ -101,7 +101,7 @@ class EngineSide:
 
 
 def group_of(number: int, size: int) -> GroupPlacement:
-    """A gang of pods that run for ever."""
+    """A gang; how long its pods run is for the pool to say, see `POOLS`."""
     workflow = f"{number:016x}" + "0" * 16
     return GroupPlacement(
         workflow=f"bench-{number}",
@@ -116,7 +116,6 @@ def group_of(number: int, size: int) -> GroupPlacement:
                 uuid=f"{number:016x}{index:016x}",
                 image="image",
                 command=["run"],
-                environment={"SIM_RUN": "forever"},
                 resources=Resources(cpu=1, memory=1 << 20),
             )
             for index in range(size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import orjson
 from kubernetes_asyncio import client
 from testcluster.kubeapi import create_all, request
 from testcluster.workloads import gang
+
+from cairn_bridge.drivers.kubernetes.core.names import GROUP
 
 CONCURRENCY = 64
 
@@ -52,17 +55,34 @@ class Progress:
 
 
 class Seen(Progress):
-    """Notes, too, when the watch first showed each pod running."""
+    """Notes, too, when the watch first showed each pod running, and which gangs are whole.
 
-    def __init__(self) -> None:
+    One watch for all purposes: each costs the API server and this process as much as the bridge's.
+
+    Args:
+        size: how many pods of the bridge make a gang.
+    """
+
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.at: dict[str, float] = {}
+        self.whole: asyncio.Queue[str] = asyncio.Queue()
+        """Pods of gangs of which all pods are there."""
+        self._size = size
+        self._gangs: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
     def see(self, one: Mapping[str, Any]) -> None:
         """Take note of a pod as the watch shows it."""
         super().see(one)
+        name = one["metadata"]["name"]
         if one["status"].get("phase") == "Running":
-            self.at.setdefault(one["metadata"]["name"], time.monotonic())
+            self.at.setdefault(name, time.monotonic())
+        gang = self._gangs[one["metadata"]["labels"].get(GROUP, "")]
+        if name not in gang:
+            gang[name] = None
+            if len(gang) == self._size:
+                for each in gang:
+                    self.whole.put_nowait(each)
 
 
 @asynccontextmanager
@@ -100,20 +120,16 @@ async def watched(
 
 
 @asynccontextmanager
-async def binding(api: client.ApiClient, namespace: str, nodes: int) -> AsyncIterator[None]:
-    """Binds every new pod of a namespace to the next of so many nodes, as a scheduler would."""
-    waiting: asyncio.Queue[str] = asyncio.Queue()
-
-    class New(Progress):
-        def see(self, one: Mapping[str, Any]) -> None:
-            name = one["metadata"]["name"]
-            if name not in self.bound and not one["spec"].get("nodeName"):
-                self.bound.add(name)
-                waiting.put_nowait(name)
+async def binding(
+    api: client.ApiClient, namespace: str, nodes: int, seen: Seen
+) -> AsyncIterator[None]:
+    """Binds the pods of whole gangs to one of so many nodes, as a scheduler would."""
 
     async def bind() -> None:
         while True:
-            name = await waiting.get()
+            name = await seen.whole.get()
+            if name in seen.bound:
+                continue
             target = {"apiVersion": "v1", "kind": "Node", "name": f"cpu-{hash(name) % nodes}"}
             body = {
                 "apiVersion": "v1",
@@ -129,7 +145,7 @@ async def binding(api: client.ApiClient, namespace: str, nodes: int) -> AsyncIte
                     raise
 
     # What fails here ends the measurement, which would wait for ever.
-    async with watched(api, namespace, New()), asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         workers = [group.create_task(bind()) for _ in range(32)]
         yield
         for worker in workers:

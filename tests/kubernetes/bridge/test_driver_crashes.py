@@ -49,7 +49,7 @@ async def test_placing_twice_is_placing_once(world: World) -> None:
 
 async def test_a_driver_that_is_killed_at_any_moment_of_a_placement(world: World) -> None:
     """PodGroup, Service, two Secrets, two pods, the mark: killed before each of them."""
-    files = [InjectedFile(path="/a", contents="x")]
+    files = [InjectedFile(path="/a", contents="{{host:t1}}")]
     killed = 0
     for moment in range(1, 10):
         group = world.group(2, sim={"run": "forever"}, files=files)
@@ -81,7 +81,8 @@ async def test_a_driver_that_is_killed_at_any_moment_of_a_placement(world: World
 
 
 async def test_a_driver_that_is_killed_at_any_moment_of_a_retry(world: World) -> None:
-    for moment in range(1, 5):
+    """Two pods, the mark: killed before each of them."""
+    for moment in range(1, 4):
         group = world.group(2, sim={"run": "forever"})
         keys = keys_of(group)
         async with world.driver() as (driver, told):

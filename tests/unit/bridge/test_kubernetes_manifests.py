@@ -118,13 +118,14 @@ def test_tokens_become_paths_and_names_of_the_group() -> None:
     assert {"name": "ID", "value": "story-7"} in container(pod)["env"]
 
 
-def test_whoever_names_hosts_or_has_peers_gets_a_service() -> None:
+def test_who_names_hosts_gets_a_service_and_nobody_pays_for_one_unasked() -> None:
     def kinds(placement: GroupPlacement) -> list[str]:
         return [each["kind"] for each in build(site(), placement, None).owned]
 
     assert kinds(group(task(0))) == []
     assert kinds(group(task(0, args=["{{host:task_0}}"]))) == ["Service"]
-    assert kinds(group(task(0), task(1))) == ["Service"]
+    assert kinds(group(task(0), task(1))) == []
+    assert kinds(group(task(0), task(1, args=["{{host:task_0}}"]))) == ["Service"]
 
 
 def test_files_are_secrets_mounted_at_their_paths_and_split_at_their_bound() -> None:

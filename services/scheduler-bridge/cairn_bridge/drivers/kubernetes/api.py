@@ -20,10 +20,9 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 import structlog
-from kubernetes_asyncio import config as kubeconfig
-from kubernetes_asyncio.client import ApiClient, Configuration
 
 from cairn_bridge.cluster import ClusterError
+from cairn_bridge.drivers.kubernetes.client import ApiClient, Configuration, kubeconfig
 
 Document = dict[str, Any]
 log = structlog.get_logger(__name__)

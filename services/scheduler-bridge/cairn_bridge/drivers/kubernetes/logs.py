@@ -14,8 +14,10 @@ API server's connection, and nothing else.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
 import aiohttp
@@ -32,7 +34,6 @@ LINES_AT_ONCE: Final = 500
 BYTES_AT_ONCE: Final = 256 * 1024
 LINE_LIMIT: Final = 64 * 1024
 _CHUNK: Final = 64 * 1024
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _TRIES_AT_END: Final = 5
 _LINGER_SECONDS: Final = 0.2
 """How long after its container's end a connection may take to bring the next lines."""
@@ -47,11 +48,42 @@ class Source(NamedTuple):
     stream: Stream
 
 
+_TASK: Final = Source(names.TASK_CONTAINER, "stdout")
+_ALL: Final = (
+    Source(names.FETCH_CONTAINER, "cairn"),
+    _TASK,
+    Source(names.KEEP_CONTAINER, "cairn"),
+)
+
+
 class _Position(NamedTuple):
     """The time of the last line read, and how many lines of that time were."""
 
     at: str = ""
     lines: int = 0
+
+
+class Pauses:
+    """How long to wait before the next connection; seconds.
+
+    One that broke is soon tried again. A node that ends the log of a container that runs is asked
+    ever more rarely as long as it has nothing new: five hundred such logs, each asked for every few
+    seconds, would take a small API server's whole time.
+    """
+
+    BROKEN: Final = (0.1, 5.0)
+    QUIET: Final = (1.0, 60.0)
+    _GROWTH: Final = 5
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def after(self, *, brought: bool, whole: bool) -> float:
+        """The pause after a connection: whether it brought lines, and came to the log's end."""
+        first, longest = self.QUIET if whole else self.BROKEN
+        pause = first if brought else min(max(first, self._next), longest)
+        self._next = pause * self._GROWTH
+        return pause
 
 
 class Gates:
@@ -119,15 +151,23 @@ class LogFollower:
         self._key = key
         self._reporter = reporter
         self._gates = gates
-        self._sources = [Source(names.TASK_CONTAINER, "stdout")]
-        if helpers:
-            self._sources.insert(0, Source(names.FETCH_CONTAINER, "cairn"))
-            self._sources.append(Source(names.KEEP_CONTAINER, "cairn"))
-        self._command_over = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._sources = _ALL if helpers else (_TASK,)
         self._rewind: int | None = None
-        self._rewound = asyncio.Event()
         self._task: asyncio.Task[int] | None = None
+
+    # An event takes most of a kilobyte; of ten thousand followers most only wait for their turn.
+
+    @cached_property
+    def _command_over(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    @cached_property
+    def _ended(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    @cached_property
+    def _rewound(self) -> asyncio.Event:
+        return asyncio.Event()
 
     def start(self) -> None:
         """Begin to follow when it is our turn."""
@@ -188,9 +228,9 @@ class LogFollower:
         for source in self._sources:
             over = self._command_over if source.container == names.TASK_CONTAINER else self._ended
             skip = _Skip()
-            pause, failures = _FIRST_PAUSE, 0
+            pauses, failures = Pauses(), 0
             while True:
-                last = over.is_set()
+                last, lines, whole = over.is_set(), reading.seq, False
                 try:
                     whole = await self._read(source, skip, reading, over)
                     failures = 0
@@ -209,8 +249,8 @@ class LogFollower:
                         log.warning("kubernetes.log_lost", task=self._key, error=repr(error))
                         break
                 if not over.is_set() or failures:
-                    await _either(over, pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    pause = pauses.after(brought=reading.seq > lines, whole=whole)
+                    await _first_of((over, self._rewound), pause)
         return True
 
     async def _read(
@@ -280,14 +320,13 @@ async def _ready(reader: asyncio.Task[Any], signals: list[asyncio.Task[Any]]) ->
     return reader.done()
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    """Until an event, and no longer than so many seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
-    await asyncio.sleep(0)
+async def _first_of(events: Sequence[asyncio.Event], seconds: float) -> None:
+    """Until one of them, and no longer than so many seconds."""
+    waiting = [asyncio.create_task(each.wait()) for each in events]
+    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 class _Skip:

@@ -72,7 +72,7 @@ def build(
         owned += secrets
     secrets, shelf_of = _passes(site, group, digest, passes or {})
     owned += secrets
-    if len(group.tasks) > 1 or any(names_hosts(task) for task in group.tasks):
+    if any(names_hosts(task) for task in group.tasks):
         owned.append(_service(site, group))
 
     keys = pool.topology_keys
@@ -168,7 +168,11 @@ def _pod_group(site: Site, group: GroupPlacement, layout: Layout) -> Document:
 
 
 def _service(site: Site, group: GroupPlacement) -> Document:
-    """Gives each pod of the group a name; also before it is ready, as peers look early."""
+    """Gives each pod of the group a name; also before it is ready, as peers look early.
+
+    Only for groups that speak of hosts: Kubernetes lists all addresses of a Service again for
+    every pod that changes, which a gang of 1,000 pays for with a quarter of a small control plane.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",

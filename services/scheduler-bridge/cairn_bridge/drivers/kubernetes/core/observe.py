@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from sys import intern
 from typing import Any, NamedTuple
 
 from cairn_bridge.cluster import AttemptKey, Phase
@@ -97,23 +98,26 @@ _START_TROUBLE = frozenset(
 
 
 def look(pod: Document) -> Sight | None:
-    """What a pod says; None if it is not an attempt of ours."""
+    """What a pod says; None if it is not an attempt of ours.
+
+    What thousands of pods say alike is one string, not thousands.
+    """
     metadata = pod["metadata"]
     annotations = metadata.get("annotations") or {}
     labels = metadata.get("labels") or {}
     try:
         key = AttemptKey(
-            annotations[names.WORKFLOW],
+            intern(annotations[names.WORKFLOW]),
             int(labels[names.INDEX]),
             int(annotations[names.ATTEMPT]),
             annotations[names.TASK],
         )
-        group, placement = labels[names.GROUP], annotations[names.PLACEMENT]
+        group, placement = intern(labels[names.GROUP]), intern(annotations[names.PLACEMENT])
     except (KeyError, ValueError):
         return None
     status = pod.get("status") or {}
     verdict = verdict_of(pod)
-    node = (pod.get("spec") or {}).get("nodeName")
+    node = intern((pod.get("spec") or {}).get("nodeName") or "") or None
     started = started_at(pod)
     phase, at = _phase(pod, status, node, started, verdict)
     waiting = phase in {Phase.ACCEPTED, Phase.SCHEDULED}
