@@ -117,10 +117,15 @@ class Ledger:
                 del self.workflows[name]
 
     def shrink(self, tasks: int) -> None:
-        """Drop the groups that came first until at most so many attempts are left."""
+        """Drop groups until at most so many attempts are left.
+
+        Those that wait go first, since of the others more is about to be heard; of either kind
+        those that came first.
+        """
         if len(self.tasks) <= tasks:
             return
-        for group in list(self.groups.values()):
+        groups = list(self.groups.values())
+        for group in sorted(groups, key=lambda group: group.status is not TaskStatus.WAITING):
             self._drop_group(group)
             if len(self.tasks) <= tasks // 2:
                 break
