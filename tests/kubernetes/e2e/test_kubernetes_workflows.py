@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
+from stories import attempts, fates, gang, until_says
 from testcluster import kwok
 from whole_system import NAMESPACE, Cairn
 
@@ -35,44 +34,6 @@ CONTAINERS = 3
 """A task's own, and one each to fetch its inputs and to keep its outputs; each logs a line."""
 
 pytestmark = [pytest.mark.simulator, pytest.mark.timeout(600)]
-
-
-def gang(name: str, size: int = 1, **sim: str) -> str:
-    """A workflow of one group of equal tasks; `sim` says what the simulated nodes do with it."""
-    environment = {f"SIM_{key.upper()}": value for key, value in sim.items()}
-    tasks = [
-        {
-            "name": f"t{index}",
-            "lead": index == 0,
-            "image": "ubuntu:24.04",
-            "command": ["sleep", "1"],
-            "environment": environment,
-        }
-        for index in range(size)
-    ]
-    return json.dumps({"workflow": {"name": name, "groups": [{"name": "g", "tasks": tasks}]}})
-
-
-def attempts(cairn: Cairn, workflow: str) -> list[dict[str, Any]]:
-    """All attempts of a workflow's tasks."""
-    groups = cairn.json("workflow", "query", workflow)["groups"]
-    return [task for group in groups for task in group["tasks"]]
-
-
-def fates(cairn: Cairn, workflow: str) -> Counter[tuple[str, int, str]]:
-    """Of all attempts of a workflow's tasks: name, number, status."""
-    return Counter(
-        (task["name"], task["retry_id"], task["status"]) for task in attempts(cairn, workflow)
-    )
-
-
-def until_says(cairn: Cairn, workflow: str, words: str, seconds: float = 60) -> str:
-    """Until `cairn workflow query` shows these words."""
-    deadline = time.monotonic() + seconds
-    while words not in (story := cairn.story(workflow)):
-        assert time.monotonic() < deadline, story
-        time.sleep(0.2)
-    return story
 
 
 @pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
