@@ -20,6 +20,7 @@ from nats.aio.client import Client, RawCredentials
 from cairn_common.events import TaskSettled, encode
 from cairn_common.events.subjects import FACTS, PLACEMENTS, cluster_inbox
 from cairn_common.messaging import Inbox, Message, Publisher, connect_bus, ensure_streams
+from cairn_common.requests import CLUSTER_SUBJECT
 from cairn_common.security import PassIssuer, subjects_of
 from cairn_common.security.natsjwt import Key, credentials
 from securing import NatsServer, secured_nats
@@ -249,6 +250,32 @@ async def test_a_bridge_takes_up_what_the_one_before_it_had_in_hand(server: Nats
     finally:
         await publisher.close()
         await services.broker.stop()
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        CLUSTER_SUBJECT,
+        "cluster.changed.north",
+        "cluster.heartbeat.south",
+        "task.ready.north.w-1",
+        "workflow.finished.0.w-1",
+    ],
+)
+async def test_a_bridge_cannot_order_or_speak_for_the_engine_or_another_cluster(
+    server: NatsServer, subject: str
+) -> None:
+    async with (
+        talking(server, server.folder / "services.creds") as services,
+        talking(server, server.folder / "bridge-north.creds") as bridge,
+    ):
+        heard = await services.client.subscribe(subject)
+        await services.client.flush()
+        await bridge.client.publish(subject, b"x")
+        await bridge.client.flush()
+        await bridge.refused("permissions violation for publish")
+        with pytest.raises(nats.errors.TimeoutError):
+            await heard.next_msg(0.2)
 
 
 async def test_a_bridge_cannot_hear_the_answers_to_others(server: NatsServer) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 from kubernetes_asyncio import client
-from testcluster.kubeapi import create_all, request, until
+from testcluster.kubeapi import collection, create_all, request, until
 from testcluster.nodes import RACK
 from testcluster.processes import Process, free_port
 from testcluster.reached import Reached
@@ -92,6 +92,7 @@ class Cairn(System):
             "CAIRN_DEFAULT_POOL": min(min(each) for each in pools.values()),
             "CAIRN_LOG_DIR": str(folder / "logs"),
             "CAIRN_BACKOFF_BASE": "0.5",
+            "CAIRN_OFFER_INTERVAL": "3",
             "CAIRN_LOG_FORMAT": "json",
             "CAIRN_INVENTORY_SECONDS": "2",
             "CAIRN_UNSETTLED_SECONDS": "5",
@@ -183,6 +184,21 @@ class Cairn(System):
         """Make objects in a cluster."""
         async with self.clusters[cluster].api() as api:
             await create_all(api, objects)
+
+    async def delete(self, cluster: str, one: Mapping[str, Any]) -> None:
+        """Remove an object that `create` made."""
+        async with self.clusters[cluster].api() as api:
+            await request(api, "DELETE", f"{collection(one)}/{one['metadata']['name']}")
+
+    async def until_quota(self, cluster: str, name: str) -> None:
+        """Until a ResourceQuota counts, and so holds."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas/{name}"
+        async with self.clusters[cluster].api() as api:
+
+            async def counted() -> bool:
+                return bool((await request(api, "GET", path))["status"].get("hard"))
+
+            await until(counted, f"the quota {name} counts")
 
     @contextlib.asynccontextmanager
     async def made_pods(
