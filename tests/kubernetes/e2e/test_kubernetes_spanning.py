@@ -37,7 +37,7 @@ POOLS: Pools = {
     },
 }
 ONE_GPU = {"gpu": 1}
-LOST_SECONDS = 15.0
+LOST_SECONDS = 18.0
 ORPHAN_SECONDS = 4.0
 
 pytestmark = [pytest.mark.simulator, pytest.mark.timeout(400)]
@@ -45,13 +45,13 @@ pytestmark = [pytest.mark.simulator, pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module")
 def cairn(clusters: Sequence[Reached], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cairn]:
-    """A system that calls a cluster silent after six seconds."""
+    """A system that calls a cluster silent after eight seconds."""
     with running_cairn(
         clusters,
         tmp_path_factory.mktemp("spanning"),
         POOLS,
         CAIRN_HEARTBEAT_SECONDS="1",
-        CAIRN_MISSED_BEATS="6",
+        CAIRN_MISSED_BEATS="8",
         CAIRN_CLUSTER_LOST_SECONDS=f"{LOST_SECONDS:g}",
         CAIRN_ORPHAN_SECONDS=f"{ORPHAN_SECONDS:g}",
     ) as cairn:
