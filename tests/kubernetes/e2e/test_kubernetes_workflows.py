@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from stories import attempts, fates, gang, until_says
 from testcluster import kwok
-from whole_system import NAMESPACE, Cairn
+from whole_system import Cairn
 
 from e2e.test_e2e_tutorials import TUTORIALS
 
@@ -67,7 +67,7 @@ async def test_what_a_pod_logs_is_read_by_the_command(cairn: Cairn, tmp_path: Pa
         cairn.submit, gang("logging", start_after="4s", run="2s"), "--pool", "beta"
     )
     pod = await cairn.pod_of("south", name, "t0")
-    await cairn.create("south", kwok.pod_log(NAMESPACE, pod["metadata"]["name"], log, "task"))
+    await cairn.create("south", kwok.pod_log(cairn.namespace, pod["metadata"]["name"], log, "task"))
     text = await asyncio.to_thread(cairn.logs, name)
     shown = [line for line in text.splitlines() if "epoch" in line]
     assert [line.split("epoch ")[1] for line in shown] == [str(n) for n in range(300)], text
@@ -158,7 +158,7 @@ async def test_a_quota_that_is_used_up_holds_a_group_and_says_so(cairn: Cairn) -
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
-        "metadata": {"name": "small", "namespace": NAMESPACE},
+        "metadata": {"name": "small", "namespace": cairn.namespace},
         "spec": {"hard": {"requests.cpu": "4"}},
     }
     await cairn.create("south", quota)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import sys
 import time
 import urllib.error
@@ -26,7 +27,6 @@ from e2e.conftest import System
 from securing import secured_nats
 from servers import running_servers
 
-NAMESPACE = "cairn-e2e"
 GPU: Mapping[str, Any] = {"node_selector": {"node.kubernetes.io/instance-type": "gpu"}}
 EDGE: Mapping[str, Any] = {"node_selector": {"node.kubernetes.io/instance-type": "edge"}}
 _NARROW = {"cpu": {"guarantee": 2, "maximum": 2}}
@@ -67,6 +67,7 @@ class Cairn(System):
         folder: for logs and settings.
         settings: of all services.
         accounts: where the credentials are.
+        namespace: where pods are made, in every cluster.
         pools: of each cluster.
         changes: settings of all services that differ from what tests usually have.
     """
@@ -77,14 +78,15 @@ class Cairn(System):
         folder: Path,
         settings: Mapping[str, str],
         accounts: Path,
+        namespace: str,
         pools: Pools,
-        changes: Mapping[str, str] | None = None,
+        changes: Mapping[str, str],
     ) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         super().__init__(folder, {"CAIRN_URL": self.url})
         self.clusters = {cluster.name: cluster for cluster in clusters}
         self.folder = folder
-        self.namespace = NAMESPACE
+        self.namespace = namespace
         self.pools = pools
         self.settings = {
             **settings,
@@ -97,7 +99,7 @@ class Cairn(System):
             "CAIRN_INVENTORY_SECONDS": "2",
             "CAIRN_UNSETTLED_SECONDS": "5",
             "CAIRN_IMAGE_PATIENCE": "2",
-            **(changes or {}),
+            **changes,
         }
         self.processes: dict[str, Process] = {}
         self._accounts = accounts
@@ -123,7 +125,7 @@ class Cairn(System):
             "CAIRN_CLUSTER_DRIVER": "kubernetes",
             "CAIRN_KUBECONFIG": reached.kubeconfig,
             "CAIRN_KUBERNETES_CONTEXT": reached.context,
-            "CAIRN_KUBERNETES_NAMESPACE": NAMESPACE,
+            "CAIRN_KUBERNETES_NAMESPACE": self.namespace,
             "CAIRN_POOLS_FILE": pools,
             "CAIRN_RUNTIME_IMAGE": "cairn:0.1.0",
         }
@@ -165,7 +167,7 @@ class Cairn(System):
     async def pods(self, cluster: str) -> list[dict[str, Any]]:
         """Cairn's pods in a cluster."""
         async with self.clusters[cluster].api() as api:
-            path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+            path = f"/api/v1/namespaces/{self.namespace}/pods"
             return list((await request(api, "GET", path))["items"])
 
     async def pod_of(self, cluster: str, workflow: str, task: str) -> dict[str, Any]:
@@ -192,7 +194,7 @@ class Cairn(System):
 
     async def until_quota(self, cluster: str, name: str) -> None:
         """Until a ResourceQuota counts, and so holds."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas/{name}"
+        path = f"/api/v1/namespaces/{self.namespace}/resourcequotas/{name}"
         async with self.clusters[cluster].api() as api:
 
             async def counted() -> bool:
@@ -208,9 +210,11 @@ class Cairn(System):
         made = [] if made is None else made
         async with self.clusters[cluster].api() as api:
             core = client.CoreV1Api(api)
-            start = (await core.list_namespaced_pod(NAMESPACE, limit=1)).metadata.resource_version
+            start = (
+                await core.list_namespaced_pod(self.namespace, limit=1)
+            ).metadata.resource_version
             response = await core.list_namespaced_pod(
-                NAMESPACE,
+                self.namespace,
                 watch=True,
                 resource_version=start,
                 _preload_content=False,
@@ -244,40 +248,41 @@ def running_cairn(
         pools: of each cluster.
         changes: settings of all services that differ.
     """
+    namespace = f"cairn-e2e-{secrets.token_hex(3)}"  # the last one may still be vanishing
     with (
         running_servers(folder / "servers") as servers,
         secured_nats(folder, [cluster.name for cluster in clusters]) as nats,
     ):
         settings = {**servers.settings, "CAIRN_NATS_URL": nats.url}
         for cluster in clusters:
-            asyncio.run(_open_namespace(cluster))
-        cairn = Cairn(clusters, folder, settings, nats.folder, pools, changes)
+            asyncio.run(_open_namespace(cluster, namespace))
+        cairn = Cairn(clusters, folder, settings, nats.folder, namespace, pools, changes)
         try:
             cairn.start()
             yield cairn
         finally:
             cairn.stop()
             for cluster in clusters:
-                asyncio.run(_empty_namespace(cluster))
+                asyncio.run(_empty_namespace(cluster, namespace))
 
 
-async def _open_namespace(cluster: Reached) -> None:
+async def _open_namespace(cluster: Reached, namespace: str) -> None:
     async with cluster.api() as api:
         await create_all(
-            api, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}]
+            api, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}]
         )
 
         async def account() -> bool:
             return bool(
-                (await client.CoreV1Api(api).list_namespaced_service_account(NAMESPACE)).items
+                (await client.CoreV1Api(api).list_namespaced_service_account(namespace)).items
             )
 
-        await until(account, f"the namespace {NAMESPACE} has its service account")
+        await until(account, f"the namespace {namespace} has its service account")
 
 
-async def _empty_namespace(cluster: Reached) -> None:
+async def _empty_namespace(cluster: Reached, namespace: str) -> None:
     """Nothing of what the bridges left holds a node any more."""
-    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    path = f"/api/v1/namespaces/{namespace}/pods"
     async with cluster.api() as api:
         for pod in (await request(api, "GET", path))["items"]:
             one = f"{path}/{pod['metadata']['name']}"
@@ -285,4 +290,4 @@ async def _empty_namespace(cluster: Reached) -> None:
             with contextlib.suppress(client.ApiException):
                 await request(api, "PATCH", one, free, content_type="application/merge-patch+json")
                 await request(api, "DELETE", one, query={"gracePeriodSeconds": "0"})
-        await request(api, "DELETE", f"/api/v1/namespaces/{NAMESPACE}")
+        await request(api, "DELETE", f"/api/v1/namespaces/{namespace}")
