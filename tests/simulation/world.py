@@ -32,6 +32,7 @@ from cairn_engine.core import (
     Decision,
     Due,
     Finished,
+    Held,
     Input,
     Ledger,
     Lose,
@@ -69,6 +70,7 @@ class Chaos:
     take_over: float = 0.02
     fail: float = 0.15
     lose_node: float = 0.05
+    hold: float = 0.05
     outages: int = 0  # of clusters, and as many drains and removals
 
 
@@ -376,6 +378,9 @@ class World:
         if run is not None:  # placed twice is placed once: say again how far it is
             assert run.cluster == order.cluster, f"{key} is in two clusters"
             self._report(run)
+            return
+        if self.random.random() < self.chaos.hold:
+            self._tell(Run(key, order.cluster), Held(*key, self.now, "waiting: no room at all"))
             return
         run = self.runs[key] = Run(key, order.cluster)
         self._tell(run, Accepted(*key, self.now))

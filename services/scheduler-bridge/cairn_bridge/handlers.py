@@ -165,6 +165,7 @@ class OrderHandler:
         except NotNowError as error:
             # Neither accepted nor ended: the engine offers it again, ever more rarely.
             log.warning("no room for a placement", workflow=ready.workflow, reason=str(error))
+            await self._reporter.held(_keys_of(ready, placement), f"waiting: {error}"[:2000])
         except ClusterError:
             raise
         except Exception as error:
@@ -178,16 +179,18 @@ class OrderHandler:
         now = datetime.now(UTC)
         if self._spans is not None:
             self._spans.fail(ready, outcome.message or outcome.reason.value)
-        keys = [
-            AttemptKey(ready.workflow, task.index, task.attempt, task.name)
-            for task in placement.tasks
-        ]
         await asyncio.gather(
             *(
                 self._reporter.fact(Fact(Phase.FINISHED, (key,), now, outcome=outcome))
-                for key in keys
+                for key in _keys_of(ready, placement)
             )
         )
+
+
+def _keys_of(ready: TaskReady, placement: GroupPlacement) -> list[AttemptKey]:
+    return [
+        AttemptKey(ready.workflow, task.index, task.attempt, task.name) for task in placement.tasks
+    ]
 
 
 def _keys(workflow: str, attempts: Sequence[AttemptRef]) -> list[AttemptKey]:

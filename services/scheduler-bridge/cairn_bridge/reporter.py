@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cairn_bridge.cluster import AttemptKey, Fact, Phase
 from cairn_bridge.core.folding import fold
@@ -21,6 +22,7 @@ from cairn_common.events import (
     LogLine,
     TaskAccepted,
     TaskFinished,
+    TaskHeld,
     TaskLog,
     TaskOutcome,
     TaskScheduled,
@@ -80,6 +82,24 @@ class BusReporter:
         self._waiting.append((fact, future))
         self._wake.set()
         await future
+
+    async def held(self, keys: Sequence[AttemptKey], message: str) -> None:
+        """Say that the cluster cannot take these attempts of one workflow at present."""
+        workflow = keys[0].workflow
+        envelopes = [
+            self._envelope(
+                TaskHeld(
+                    workflow=workflow,
+                    cluster=self._cluster,
+                    at=datetime.now(UTC),
+                    attempts=[_ref(key) for key in keys[start : start + _MAX_TOGETHER]],
+                    message=message,
+                ),
+                workflow,
+            )
+            for start in range(0, len(keys), _MAX_TOGETHER)
+        ]
+        await self._publish(envelopes)
 
     async def log(self, key: AttemptKey, lines: Sequence[LogLine], *, final: bool) -> None:
         """Returns once the lines are on the bus, in messages of bounded size."""

@@ -12,7 +12,16 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from cairn_bridge.cluster import AttemptKey, ByteStream, ExecStream, Fact, Outcome, Phase, Reporter
+from cairn_bridge.cluster import (
+    AttemptKey,
+    ByteStream,
+    ExecStream,
+    Fact,
+    NotNowError,
+    Outcome,
+    Phase,
+    Reporter,
+)
 from cairn_bridge.service import BridgeService
 from cairn_bridge.settings import BridgeSettings
 from cairn_common.events import (
@@ -47,6 +56,7 @@ class RecordingDriver:
         self.may_settle = asyncio.Event()
         self.may_settle.set()
         self.broken_for: set[str] = set()
+        self.no_room_for: set[str] = set()
 
     def count(self, name: str) -> int:
         """How often a method was called."""
@@ -65,6 +75,8 @@ class RecordingDriver:
     async def place(self, placement: GroupPlacement, traceparent: str | None) -> None:
         if placement.workflow in self.broken_for:
             raise RuntimeError("the driver stumbled")
+        if placement.workflow in self.no_room_for:
+            raise NotNowError("exceeded quota: q")
         keys = tuple(
             AttemptKey(placement.workflow, task.index, task.attempt, task.name)
             for task in placement.tasks
@@ -185,7 +197,7 @@ class Engine:
 
     async def listen(self) -> None:
         """Hear facts."""
-        for kind in ("accepted", "scheduled", "started", "finished"):
+        for kind in ("accepted", "held", "scheduled", "started", "finished"):
             await self.bus.client.subscribe(f"task.{kind}.>", cb=self._hear)
 
     async def answer(self) -> None:

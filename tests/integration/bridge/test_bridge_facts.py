@@ -11,9 +11,11 @@ from bridge_harness import Engine, RecordingDriver, bridge
 from nats.aio.msg import Msg
 
 from cairn_bridge.cluster import AttemptKey, Fact, Outcome, Phase
+from cairn_bridge.reconcile import reconcile
 from cairn_bridge.reporter import BusReporter
 from cairn_common.events import ClusterResources, FinishReason, TaskAccepted, TaskFinished, decode
 from cairn_common.messaging import Publisher
+from cairn_common.requests import ATTEMPTS_SUBJECT
 from servers import Servers
 
 
@@ -62,6 +64,28 @@ async def test_thousands_of_ends_make_messages_that_fit(engine: Engine) -> None:
     run.cancel()
     await asyncio.gather(run, return_exceptions=True)
     await publisher.close()
+
+
+async def test_comparing_ends_when_it_is_cancelled_as_the_engine_answers(
+    engine: Engine, driver: RecordingDriver
+) -> None:
+    """On Python 3.11 the request would swallow it, and a bridge that is stopped would hang."""
+
+    async def say_nothing(_: Msg) -> None:
+        pass
+
+    await engine.bus.client.subscribe(ATTEMPTS_SUBJECT, cb=say_nothing)
+    publisher = Publisher(engine.bus)
+    task = asyncio.create_task(
+        reconcile(engine.bus, driver, BusReporter(publisher, engine.cluster, 60.0))
+    )
+    while not (waiting := list(engine.bus.client._resp_map.values())):
+        await asyncio.sleep(0)
+    waiting[0].set_result(Msg(engine.bus.client, data=b'{"attempts": []}'))
+    task.cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.cancelled()
+    assert driver.count("report_all") == 0
 
 
 async def test_what_the_engine_believes_and_nobody_has_is_lost(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge_harness import Engine, RecordingDriver, bridge
 
 from cairn_bridge.cluster import AttemptKey
-from cairn_common.events import Envelope, FinishReason, TaskAccepted, TaskFinished
+from cairn_common.events import Envelope, FinishReason, TaskAccepted, TaskFinished, TaskHeld
 from cairn_common.events.subjects import PLACEMENTS
 from cairn_common.messaging import Publisher
 from servers import Servers
@@ -91,6 +91,23 @@ async def test_an_order_that_nobody_understands_is_put_aside(
     dead = await engine.bus.jetstream.get_last_msg("CAIRN_DEAD_LETTERS", f"dead.bridge.{subject}")
     assert dead.data == b"{"
     await publisher.close()
+
+
+async def test_what_a_cluster_has_no_room_for_is_held_with_the_reason_and_tried_again(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    workflow = engine.workflow()
+    driver.no_room_for.add(workflow)
+    async with bridge(servers, driver):
+        await engine.say(engine.ready(workflow, 600))
+        await engine.until(
+            lambda: sum(len(e.attempts) for e in engine.of(TaskHeld, workflow)) == 600
+        )
+        assert {e.message for e in engine.of(TaskHeld, workflow)} == {"waiting: exceeded quota: q"}
+        driver.no_room_for.clear()
+        await engine.say(engine.ready(workflow, 600))
+        await engine.until(lambda: bool(engine.of(TaskAccepted, workflow)))
 
 
 async def test_orders_go_on_after_their_stream_was_deleted(

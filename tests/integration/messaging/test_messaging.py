@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from cairn_common.events import Envelope
 from cairn_common.events.subjects import Stream
@@ -188,25 +189,44 @@ async def test_dead_letters_keep_the_reason_and_a_bounded_body(
     assert len(letter.data) == 64 * 1024
 
 
-async def test_an_inbox_closes_although_a_cancellation_is_swallowed(bus: Bus) -> None:
-    """The client waits with `wait_for`, which can swallow one on Python 3.11 (CPython 86296)."""
-    restoring = asyncio.Event()
+async def cancelled_as_the_answer_comes(bus: Bus, work: Coroutine[Any, Any, Any]) -> bool:
+    """Whether work that asks something heeds a cancellation in the moment of the answer.
 
-    class Swallowing(Inbox):
-        async def _ensure(self, *, rewind: bool = False) -> bool:
-            created = await super()._ensure(rewind=rewind)
-            if not rewind:
-                restoring.set()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.sleep(60)
-            return created
+    On Python 3.11 the client's `wait_for` then swallows it (CPython 86296).
+    """
+    task = asyncio.create_task(work)
+    while not (waiting := list(bus.client._resp_map.values())):
+        await asyncio.sleep(0)
+    waiting[0].set_result(Msg(bus.client, data=b"{}"))
+    task.cancel()
+    await asyncio.wait([task], timeout=10)
+    return task.cancelled()
 
-    inbox = Swallowing(bus, STREAM, "swallowing", "test.>", lambda _: None)
-    await inbox.start()
-    await bus.jetstream.delete_consumer(STREAM.name, "swallowing")
-    async with asyncio.timeout(20):
-        await restoring.wait()
-        await inbox.close()
+
+async def test_a_request_that_is_answered_as_it_is_cancelled_is_cancelled(bus: Bus) -> None:
+    async def say_nothing(_: Msg) -> None:
+        pass
+
+    await bus.client.subscribe("silence", cb=say_nothing)
+    assert await cancelled_as_the_answer_comes(bus, bus.client.request("silence", timeout=5))
+    assert await cancelled_as_the_answer_comes(bus, bus.jetstream.account_info())
+
+
+async def test_who_is_cancelled_may_ask_while_cleaning_up(bus: Bus) -> None:
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await bus.jetstream.account_info()
+            cleaned.set()
+
+    cleaned = asyncio.Event()
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.cancelled()
+    assert cleaned.is_set()
 
 
 async def test_dead_letters_are_read_page_by_page_replayed_and_dropped(

@@ -20,6 +20,7 @@ from nats.aio.client import Client, RawCredentials
 from cairn_common.events import TaskSettled, encode
 from cairn_common.events.subjects import FACTS, PLACEMENTS, cluster_inbox
 from cairn_common.messaging import Inbox, Message, Publisher, connect_bus, ensure_streams
+from cairn_common.requests import CLUSTER_SUBJECT
 from cairn_common.security import PassIssuer, subjects_of
 from cairn_common.security.natsjwt import Key, credentials
 from securing import NatsServer, secured_nats
@@ -80,6 +81,21 @@ async def talking(server: NatsServer, creds: str | Path) -> AsyncIterator[Talk]:
         await client.close()
 
 
+async def cannot_say(server: NatsServer, credentials: Path | str, subject: str) -> None:
+    """Whoever has these credentials is refused, and no service hears what it says."""
+    async with (
+        talking(server, credentials) as somebody,
+        talking(server, server.folder / "services.creds") as services,
+    ):
+        heard = await services.client.subscribe(subject)
+        await services.client.flush()
+        await somebody.client.publish(subject, b"x")
+        await somebody.client.flush()
+        await somebody.refused("permissions violation for publish")
+        with pytest.raises(nats.errors.TimeoutError):
+            await heard.next_msg(0.2)
+
+
 def issued(server: NatsServer, cluster: str, name: str, now: float | None = None) -> str:
     issuer = PassIssuer.from_file(server.folder / f"tasks-{cluster}.json", 60)
     return issuer.issue(name, time.time() if now is None else now)
@@ -118,17 +134,7 @@ async def test_a_task_speaks_and_hears_below_its_own_subject_and_services_hear_i
     ],
 )
 async def test_a_task_cannot_write_what_is_not_its_own(server: NatsServer, subject: str) -> None:
-    async with (
-        talking(server, issued(server, "north", NORTH_1)) as task,
-        talking(server, server.folder / "services.creds") as services,
-    ):
-        heard = await services.client.subscribe(subject)
-        await services.client.flush()
-        await task.client.publish(subject, b"x")
-        await task.client.flush()
-        await task.refused("permissions violation for publish")
-        with pytest.raises(nats.errors.TimeoutError):
-            await heard.next_msg(0.2)
+    await cannot_say(server, issued(server, "north", NORTH_1), subject)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +255,22 @@ async def test_a_bridge_takes_up_what_the_one_before_it_had_in_hand(server: Nats
     finally:
         await publisher.close()
         await services.broker.stop()
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        CLUSTER_SUBJECT,
+        "cluster.changed.north",
+        "cluster.heartbeat.south",
+        "task.ready.north.w-1",
+        "workflow.finished.0.w-1",
+    ],
+)
+async def test_a_bridge_cannot_order_or_speak_for_the_engine_or_another_cluster(
+    server: NatsServer, subject: str
+) -> None:
+    await cannot_say(server, server.folder / "bridge-north.creds", subject)
 
 
 async def test_a_bridge_cannot_hear_the_answers_to_others(server: NatsServer) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stories import attempts, fates, gang, until_says
 from testcluster import kwok
-from whole_system import NAMESPACE, Cairn
+from whole_system import Cairn
 
 from e2e.test_e2e_tutorials import TUTORIALS
 
@@ -35,44 +36,6 @@ CONTAINERS = 3
 """A task's own, and one each to fetch its inputs and to keep its outputs; each logs a line."""
 
 pytestmark = [pytest.mark.simulator, pytest.mark.timeout(600)]
-
-
-def gang(name: str, size: int = 1, **sim: str) -> str:
-    """A workflow of one group of equal tasks; `sim` says what the simulated nodes do with it."""
-    environment = {f"SIM_{key.upper()}": value for key, value in sim.items()}
-    tasks = [
-        {
-            "name": f"t{index}",
-            "lead": index == 0,
-            "image": "ubuntu:24.04",
-            "command": ["sleep", "1"],
-            "environment": environment,
-        }
-        for index in range(size)
-    ]
-    return json.dumps({"workflow": {"name": name, "groups": [{"name": "g", "tasks": tasks}]}})
-
-
-def attempts(cairn: Cairn, workflow: str) -> list[dict[str, Any]]:
-    """All attempts of a workflow's tasks."""
-    groups = cairn.json("workflow", "query", workflow)["groups"]
-    return [task for group in groups for task in group["tasks"]]
-
-
-def fates(cairn: Cairn, workflow: str) -> Counter[tuple[str, int, str]]:
-    """Of all attempts of a workflow's tasks: name, number, status."""
-    return Counter(
-        (task["name"], task["retry_id"], task["status"]) for task in attempts(cairn, workflow)
-    )
-
-
-def until_says(cairn: Cairn, workflow: str, words: str, seconds: float = 60) -> str:
-    """Until `cairn workflow query` shows these words."""
-    deadline = time.monotonic() + seconds
-    while words not in (story := cairn.story(workflow)):
-        assert time.monotonic() < deadline, story
-        time.sleep(0.2)
-    return story
 
 
 @pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
@@ -104,7 +67,7 @@ async def test_what_a_pod_logs_is_read_by_the_command(cairn: Cairn, tmp_path: Pa
         cairn.submit, gang("logging", start_after="4s", run="2s"), "--pool", "beta"
     )
     pod = await cairn.pod_of("south", name, "t0")
-    await cairn.create("south", kwok.pod_log(NAMESPACE, pod["metadata"]["name"], log, "task"))
+    await cairn.create("south", kwok.pod_log(cairn.namespace, pod["metadata"]["name"], log, "task"))
     text = await asyncio.to_thread(cairn.logs, name)
     shown = [line for line in text.splitlines() if "epoch" in line]
     assert [line.split("epoch ")[1] for line in shown] == [str(n) for n in range(300)], text
@@ -143,13 +106,79 @@ def test_a_low_group_gives_way_to_a_high_one_is_tried_again_and_completes(cairn:
             assert "preempted by higher priority" in attempt["failure_message"], attempt
 
 
-def test_what_fits_no_node_is_refused_before_it_is_taken(cairn: Cairn) -> None:
-    task = {"name": "t", "image": "x", "command": ["true"], "resource": "many"}
-    spec = {"name": "big", "resources": {"many": {"gpu": 16}}, "tasks": [task]}
-    file = cairn.home / "big.yaml"
-    file.write_text(json.dumps({"workflow": spec}))
-    words = cairn.cairn("workflow", "submit", str(file), "--pool", "alpha", code=1)
-    assert "gpu 16 <= 8" in words
+RIGHTS: Mapping[str, Any] = {
+    "privileged": True,
+    "hostNetwork": True,
+    "volumeMounts": ["/data/maps:/maps"],
+}
+SITE: Mapping[str, Any] = {"gpu": 8, "nodesExcluded": ["gpu-0"], "topology": [{"key": "rack"}]}
+
+
+async def test_what_a_pool_allows_is_in_the_pods_and_where_they_run(cairn: Cairn) -> None:
+    name = await asyncio.to_thread(
+        cairn.submit, gang("free", 2, SITE, RIGHTS, run="5s"), "--pool", "free"
+    )
+    pods = [await cairn.pod_of("north", name, task) for task in ("t0", "t1")]
+    for pod in pods:
+        spec = pod["spec"]
+        (container,) = (each for each in spec["containers"] if each["name"] == "task")
+        assert spec["hostNetwork"]
+        assert container["securityContext"]["privileged"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+        (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == "/maps")
+        (volume,) = (each for each in spec["volumes"] if each["name"] == mount["name"])
+        assert volume["hostPath"]["path"] == "/data/maps"
+    assert await asyncio.to_thread(cairn.finish, name) == "COMPLETED", cairn.story(name)
+    # Of the two racks with two nodes each, one has an excluded node: two full nodes, one rack.
+    assert {task["node_name"] for task in cairn.tasks(name).values()} == {"gpu-2", "gpu-3"}
+
+
+@pytest.mark.parametrize(
+    ("pool", "resource", "task", "words"),
+    [
+        ("alpha", {"platform": "ovx-l40"}, {"privileged": True}, "does not have privileged flag"),
+        ("alpha", {"platform": "ovx-l40"}, {"hostNetwork": True}, "not have hostNetwork flag"),
+        ("free", {}, {"volumeMounts": ["/etc"]}, "does not allow mount: /etc"),
+        ("alpha", {"topology": [{"key": "rack"}]}, {}, 'Topology key "rack" of task "t0" is not'),
+        ("free", {"nodesExcluded": ["gpu-0", "gpu-1", "gpu-2", "gpu-3"]}, {}, "leave no node"),
+        ("alpha", {"gpu": 16}, {}, "gpu 16 <= 8"),
+        ("narrow", {"cpu": 3}, {}, "asks for cpu 3, more than the guarantee 2 of pool narrow"),
+        ("alpha", {"platform": "agx"}, {}, "Platform agx does not exist in pool alpha!"),
+    ],
+)
+def test_what_a_pool_does_not_allow_is_refused_with_the_reason(
+    cairn: Cairn, pool: str, resource: dict[str, Any], task: dict[str, Any], words: str
+) -> None:
+    file = cairn.home / "refused.yaml"
+    file.write_text(gang("refused", 1, resource, task))
+    assert words in cairn.cairn("workflow", "submit", str(file), "--pool", pool, code=1)
+
+
+async def test_a_quota_that_is_used_up_holds_a_group_and_says_so(cairn: Cairn) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "small", "namespace": cairn.namespace},
+        "spec": {"hard": {"requests.cpu": "4"}},
+    }
+    await cairn.create("south", quota)
+    try:
+        await cairn.until_quota("south", "small")
+        first = await asyncio.to_thread(
+            cairn.submit, gang("first", 2, run="forever"), "--pool", "beta"
+        )
+        await asyncio.to_thread(cairn.wait, first, lambda status: status == "RUNNING")
+        large = await asyncio.to_thread(cairn.submit, gang("large", 8), "--pool", "beta")
+        assert await asyncio.to_thread(cairn.finish, large) == "FAILED_SERVER_ERROR"
+        assert "the namespace's quota can never hold it" in cairn.story(large)
+        second = await asyncio.to_thread(cairn.submit, gang("second", 3), "--pool", "beta")
+        story = await asyncio.to_thread(until_says, cairn, second, "exceeded quota: small")
+        assert "waiting: " in story
+        await asyncio.to_thread(cairn.cairn, "workflow", "cancel", first)
+        assert await asyncio.to_thread(cairn.finish, second) == "COMPLETED", cairn.story(second)
+        assert "exceeded quota" not in cairn.story(second)
+    finally:
+        await cairn.delete("south", quota)
 
 
 def test_what_waits_says_what_for(cairn: Cairn) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import sys
 import time
 import urllib.error
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 from kubernetes_asyncio import client
-from testcluster.kubeapi import create_all, request, until
+from testcluster.kubeapi import collection, create_all, request, until
+from testcluster.nodes import RACK
 from testcluster.processes import Process, free_port
 from testcluster.reached import Reached
 
@@ -26,46 +27,79 @@ from e2e.conftest import System
 from securing import secured_nats
 from servers import running_servers
 
-NAMESPACE = "cairn-e2e"
-_GPU = {"node_selector": {"node.kubernetes.io/instance-type": "gpu"}}
-_EDGE = {"node_selector": {"node.kubernetes.io/instance-type": "edge"}}
+GPU: Mapping[str, Any] = {"node_selector": {"node.kubernetes.io/instance-type": "gpu"}}
+EDGE: Mapping[str, Any] = {"node_selector": {"node.kubernetes.io/instance-type": "edge"}}
 _NARROW = {"cpu": {"guarantee": 2, "maximum": 2}}
-POOLS: Mapping[str, Mapping[str, Any]] = {
+Pools = Mapping[str, Mapping[str, Any]]
+POOLS: Pools = {
     "north": {
-        "alpha": {"platforms": {"ovx-l40": _GPU, "dgx-h100": _GPU}},
+        "alpha": {"platforms": {"ovx-l40": GPU, "dgx-h100": GPU}},
         "narrow": {"queue": _NARROW},
+        "free": {
+            "platforms": {
+                "gpu": {
+                    **GPU,
+                    "privileged_allowed": True,
+                    "host_network_allowed": True,
+                    "allowed_mounts": ["/data"],
+                }
+            },
+            "topology_keys": [{"key": "rack", "label": RACK}],
+        },
     },
     "south": {
         "beta": {
             "platforms": {
-                **dict.fromkeys(("ovx-l40", "dgx-h100", "ovx-a40"), _GPU),
-                "agx-orin-jp6": _EDGE,
+                **dict.fromkeys(("ovx-l40", "dgx-h100", "ovx-a40"), GPU),
+                "agx-orin-jp6": EDGE,
             }
         }
     },
 }
-"""The pools of each cluster: `narrow` has room for two cores."""
+"""The pools of each cluster: `narrow` has room for two cores, `free` allows what others do not."""
 
 
 class Cairn(System):
-    """The services, and the command line to them."""
+    """The services, and the command line to them.
+
+    Args:
+        clusters: each gets a bridge.
+        folder: for logs and settings.
+        settings: of all services.
+        accounts: where the credentials are.
+        namespace: where pods are made, in every cluster.
+        pools: of each cluster.
+        changes: settings of all services that differ from what tests usually have.
+    """
 
     def __init__(
-        self, clusters: Sequence[Reached], folder: Path, settings: Mapping[str, str], accounts: Path
+        self,
+        clusters: Sequence[Reached],
+        folder: Path,
+        settings: Mapping[str, str],
+        accounts: Path,
+        namespace: str,
+        pools: Pools,
+        changes: Mapping[str, str],
     ) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         super().__init__(folder, {"CAIRN_URL": self.url})
         self.clusters = {cluster.name: cluster for cluster in clusters}
         self.folder = folder
-        pools = {pool: cluster for cluster, pools in POOLS.items() for pool in pools}
+        self.namespace = namespace
+        self.pools = pools
         self.settings = {
             **settings,
             "CAIRN_API_PORT": self.url.rpartition(":")[2],
-            "CAIRN_POOLS": orjson.dumps(pools).decode(),
-            "CAIRN_DEFAULT_POOL": "alpha",
+            "CAIRN_DEFAULT_POOL": min(min(each) for each in pools.values()),
             "CAIRN_LOG_DIR": str(folder / "logs"),
             "CAIRN_BACKOFF_BASE": "0.5",
+            "CAIRN_OFFER_INTERVAL": "3",
             "CAIRN_LOG_FORMAT": "json",
+            "CAIRN_INVENTORY_SECONDS": "2",
+            "CAIRN_UNSETTLED_SECONDS": "5",
+            "CAIRN_IMAGE_PATIENCE": "2",
+            **changes,
         }
         self.processes: dict[str, Process] = {}
         self._accounts = accounts
@@ -83,7 +117,7 @@ class Cairn(System):
         """Start the bridge of a cluster."""
         reached = self.clusters[cluster]
         pools = self.folder / f"pools-{cluster}.yaml"
-        pools.write_text(yaml.safe_dump({"pools": POOLS[cluster]}))
+        pools.write_text(orjson.dumps({"pools": self.pools[cluster]}).decode())
         settings = {
             "CAIRN_NATS_CREDENTIALS": self._accounts / f"bridge-{cluster}.creds",
             "CAIRN_TASK_KEY": self._accounts / f"tasks-{cluster}.json",
@@ -91,12 +125,9 @@ class Cairn(System):
             "CAIRN_CLUSTER_DRIVER": "kubernetes",
             "CAIRN_KUBECONFIG": reached.kubeconfig,
             "CAIRN_KUBERNETES_CONTEXT": reached.context,
-            "CAIRN_KUBERNETES_NAMESPACE": NAMESPACE,
+            "CAIRN_KUBERNETES_NAMESPACE": self.namespace,
             "CAIRN_POOLS_FILE": pools,
             "CAIRN_RUNTIME_IMAGE": "cairn:0.1.0",
-            "CAIRN_INVENTORY_SECONDS": 2,
-            "CAIRN_UNSETTLED_SECONDS": 5,
-            "CAIRN_IMAGE_PATIENCE": 2,
         }
         name = f"bridge-{cluster}"
         self._run(name, "cairn_bridge", {key: str(value) for key, value in settings.items()})
@@ -117,7 +148,7 @@ class Cairn(System):
 
     def _wait_until_ready(self, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
-        wanted = {pool for pools in POOLS.values() for pool in pools}
+        wanted = {pool for pools in self.pools.values() for pool in pools}
         while True:
             for process in self.processes.values():
                 process.check()
@@ -136,7 +167,7 @@ class Cairn(System):
     async def pods(self, cluster: str) -> list[dict[str, Any]]:
         """Cairn's pods in a cluster."""
         async with self.clusters[cluster].api() as api:
-            path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+            path = f"/api/v1/namespaces/{self.namespace}/pods"
             return list((await request(api, "GET", path))["items"])
 
     async def pod_of(self, cluster: str, workflow: str, task: str) -> dict[str, Any]:
@@ -156,15 +187,34 @@ class Cairn(System):
         async with self.clusters[cluster].api() as api:
             await create_all(api, objects)
 
+    async def delete(self, cluster: str, one: Mapping[str, Any]) -> None:
+        """Remove an object that `create` made."""
+        async with self.clusters[cluster].api() as api:
+            await request(api, "DELETE", f"{collection(one)}/{one['metadata']['name']}")
+
+    async def until_quota(self, cluster: str, name: str) -> None:
+        """Until a ResourceQuota counts, and so holds."""
+        path = f"/api/v1/namespaces/{self.namespace}/resourcequotas/{name}"
+        async with self.clusters[cluster].api() as api:
+
+            async def counted() -> bool:
+                return bool((await request(api, "GET", path))["status"].get("hard"))
+
+            await until(counted, f"the quota {name} counts")
+
     @contextlib.asynccontextmanager
-    async def made_pods(self, cluster: str) -> AsyncIterator[list[str]]:
-        """The names of the pods that are made in a cluster from now on."""
-        made: list[str] = []
+    async def made_pods(
+        self, cluster: str, made: list[str] | None = None
+    ) -> AsyncIterator[list[str]]:
+        """The names of the pods that are made in a cluster from now on, added to `made`."""
+        made = [] if made is None else made
         async with self.clusters[cluster].api() as api:
             core = client.CoreV1Api(api)
-            start = (await core.list_namespaced_pod(NAMESPACE, limit=1)).metadata.resource_version
+            start = (
+                await core.list_namespaced_pod(self.namespace, limit=1)
+            ).metadata.resource_version
             response = await core.list_namespaced_pod(
-                NAMESPACE,
+                self.namespace,
                 watch=True,
                 resource_version=start,
                 _preload_content=False,
@@ -187,42 +237,52 @@ class Cairn(System):
 
 
 @contextlib.contextmanager
-def running_cairn(clusters: Sequence[Reached], folder: Path) -> Iterator[Cairn]:
-    """Everything, from nothing; at the end the clusters are as they were."""
+def running_cairn(
+    clusters: Sequence[Reached], folder: Path, pools: Pools = POOLS, **changes: str
+) -> Iterator[Cairn]:
+    """Everything, from nothing; at the end the clusters are as they were.
+
+    Args:
+        clusters: the clusters.
+        folder: for all files.
+        pools: of each cluster.
+        changes: settings of all services that differ.
+    """
+    namespace = f"cairn-e2e-{secrets.token_hex(3)}"  # the last one may still be vanishing
     with (
         running_servers(folder / "servers") as servers,
         secured_nats(folder, [cluster.name for cluster in clusters]) as nats,
     ):
         settings = {**servers.settings, "CAIRN_NATS_URL": nats.url}
         for cluster in clusters:
-            asyncio.run(_open_namespace(cluster))
-        cairn = Cairn(clusters, folder, settings, nats.folder)
+            asyncio.run(_open_namespace(cluster, namespace))
+        cairn = Cairn(clusters, folder, settings, nats.folder, namespace, pools, changes)
         try:
             cairn.start()
             yield cairn
         finally:
             cairn.stop()
             for cluster in clusters:
-                asyncio.run(_empty_namespace(cluster))
+                asyncio.run(_empty_namespace(cluster, namespace))
 
 
-async def _open_namespace(cluster: Reached) -> None:
+async def _open_namespace(cluster: Reached, namespace: str) -> None:
     async with cluster.api() as api:
         await create_all(
-            api, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}]
+            api, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}]
         )
 
         async def account() -> bool:
             return bool(
-                (await client.CoreV1Api(api).list_namespaced_service_account(NAMESPACE)).items
+                (await client.CoreV1Api(api).list_namespaced_service_account(namespace)).items
             )
 
-        await until(account, f"the namespace {NAMESPACE} has its service account")
+        await until(account, f"the namespace {namespace} has its service account")
 
 
-async def _empty_namespace(cluster: Reached) -> None:
+async def _empty_namespace(cluster: Reached, namespace: str) -> None:
     """Nothing of what the bridges left holds a node any more."""
-    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    path = f"/api/v1/namespaces/{namespace}/pods"
     async with cluster.api() as api:
         for pod in (await request(api, "GET", path))["items"]:
             one = f"{path}/{pod['metadata']['name']}"
@@ -230,4 +290,4 @@ async def _empty_namespace(cluster: Reached) -> None:
             with contextlib.suppress(client.ApiException):
                 await request(api, "PATCH", one, free, content_type="application/merge-patch+json")
                 await request(api, "DELETE", one, query={"gracePeriodSeconds": "0"})
-        await request(api, "DELETE", f"/api/v1/namespaces/{NAMESPACE}")
+        await request(api, "DELETE", f"/api/v1/namespaces/{namespace}")

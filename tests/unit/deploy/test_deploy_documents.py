@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
+from cairn_common.events import CATALOGUE, ClusterHeartbeat, ClusterResources, TaskLog
+from cairn_common.events.catalogue import TaskFacts
 from cairn_common.events.subjects import PLACEMENTS, STREAMS
+from cairn_common.requests import CLUSTER_SUBJECT
 from cairn_common.security.accounts import bridge_permissions
 from cairn_standalone.parts import SERVICES
 
@@ -206,6 +209,19 @@ def test_a_bridge_may_do_the_same_by_password_and_by_credentials() -> None:
     assert subscribe is not None
     assert set(re.findall(r'"(.*?)"', publish[1])) == set(permissions["pub"]["allow"])
     assert set(re.findall(r'"(.*?)"', subscribe[1])) == set(permissions["sub"]["allow"])
+
+
+def test_a_bridge_may_say_all_its_facts_and_nothing_else() -> None:
+    allowed = bridge_permissions("local")["pub"]["allow"]
+    facts = {
+        event.type
+        for event in CATALOGUE.values()
+        if issubclass(event, TaskFacts | TaskLog | ClusterHeartbeat | ClusterResources)
+    }
+    said = {subject.rpartition(".")[0] for subject in allowed if subject.startswith("task.")}
+    said |= {subject.rpartition(".")[0] for subject in allowed if subject.startswith("cluster.")}
+    assert said == facts
+    assert CLUSTER_SUBJECT not in allowed
 
 
 def test_nats_takes_what_the_services_send() -> None:

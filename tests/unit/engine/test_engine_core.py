@@ -19,6 +19,7 @@ from cairn_engine.core import (
     Decision,
     Due,
     Finished,
+    Held,
     Input,
     Ledger,
     Policy,
@@ -438,6 +439,17 @@ def test_a_task_says_what_it_waits_for_until_it_has_a_node() -> None:
     story.say(Accepted(*story.key("a", 0), story.world.now, "no node with 8 GPUs is free"))
     assert story.task("a").message == "no node with 8 GPUs is free"
     story.say(Scheduled(*story.key("a", 0), story.world.now, "n"))
+    assert story.task("a").message is None
+
+
+def test_a_task_that_its_cluster_cannot_take_says_why_until_it_does() -> None:
+    story = Story(CHAIN)
+    story.say(Held(*story.key("a", 0), story.world.now, "waiting: exceeded quota: q"))
+    assert story.task("a").status is TaskStatus.PROCESSING
+    assert story.task("a").message == "waiting: exceeded quota: q"
+    story.say(Accepted(*story.key("a", 0), story.world.now))
+    assert story.task("a").message is None
+    story.say(Held(*story.key("a", 0), story.world.now, "this comes late"))
     assert story.task("a").message is None
 
 

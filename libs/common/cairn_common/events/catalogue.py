@@ -296,6 +296,18 @@ class TaskAccepted(TaskFacts):
     )
 
 
+class TaskHeld(TaskFacts):
+    """The cluster cannot take the attempts at present; it takes them when they are offered again.
+
+    Said at each offer, so the reason may be another one each time.
+    """
+
+    type: ClassVar[str] = "task.held"
+
+    attempts: list[AttemptRef]
+    message: str = Field(description="What is in the way, say a quota that is used up.")
+
+
 class TaskScheduled(TaskFacts):
     """The attempts have a node; images are pulled, inputs are fetched."""
 
@@ -471,6 +483,7 @@ CATALOGUE: dict[str, type[Event]] = {
         TaskStop,
         TaskSettled,
         TaskAccepted,
+        TaskHeld,
         TaskScheduled,
         TaskStarted,
         TaskFinished,

@@ -53,6 +53,7 @@ FACTS: Final = Stream(
         "workflow.submitted.>",
         "workflow.cancel.>",
         "task.accepted.>",
+        "task.held.>",
         "task.scheduled.>",
         "task.started.>",
         "task.finished.>",

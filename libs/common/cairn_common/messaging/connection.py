@@ -19,6 +19,8 @@ from faststream.nats.security import NatsCredentials
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from cairn_common.messaging.heeding import heed_cancellation
+
 log = structlog.get_logger(__name__)
 
 
@@ -76,4 +78,5 @@ async def connect_bus(
         reconnected_cb=on_reconnect,
     )
     client = await broker.connect()
+    heed_cancellation(client)
     return Bus(broker, client, client.jetstream())

@@ -112,11 +112,8 @@ class Inbox:
     async def close(self) -> None:
         """Stop receiving. What is in hand and not acknowledged will come again to another."""
         if self._watch is not None:
-            # Again and again: on Python 3.11 the client's own waiting, which is done with
-            # `wait_for`, can swallow a cancellation.
-            while not self._watch.done():
-                self._watch.cancel()
-                await asyncio.wait([self._watch], timeout=0.5)
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
             self._watch = None
         if self._subscription is not None and self._bus.client.is_connected:
             await self._subscription.unsubscribe()

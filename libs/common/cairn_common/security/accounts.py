@@ -30,6 +30,7 @@ from cairn_common.requests import ATTEMPTS_SUBJECT, LOG_RESEND_SUBJECT, WORKFLOW
 from cairn_common.security.natsjwt import Claims, Key, credentials
 from cairn_common.security.passes import PassKey, subjects_of, subjects_of_all
 
+_FACTS = ("accepted", "held", "scheduled", "started", "finished")
 _UNBOUND = {"subs": -1, "data": -1, "payload": -1}
 _MOST_SUBSCRIPTIONS = 64
 _MOST_BYTES = 256 * 1024
@@ -83,7 +84,7 @@ def bridge_permissions(cluster: str) -> Claims:
     return {
         "pub": {
             "allow": [
-                *(f"task.{fact}.>" for fact in ("accepted", "scheduled", "started", "finished")),
+                *(f"task.{fact}.>" for fact in _FACTS),
                 "task.log.>",
                 f"cluster.heartbeat.{cluster}",
                 f"cluster.resources.{cluster}",

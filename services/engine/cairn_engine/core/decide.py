@@ -19,6 +19,7 @@ from cairn_engine.core.inputs import (
     EndGroup,
     Finished,
     GroupInput,
+    Held,
     Input,
     Lose,
     Offer,
@@ -70,6 +71,8 @@ def _about_task(context: Context, workflow: Workflow, fact: TaskInput) -> None:
     match fact:
         case Accepted():
             tasks.accepted(context, workflow, group, task, fact)
+        case Held():
+            tasks.held(context, task, fact)
         case Scheduled():
             tasks.scheduled(context, workflow, group, task, fact)
         case Started():

@@ -31,6 +31,13 @@ class Accepted(TaskInput):
 
 
 @dataclass(frozen=True, slots=True)
+class Held(TaskInput):
+    """Its cluster cannot take it at present, and why."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Scheduled(TaskInput):
     """It has a node."""
 
@@ -148,6 +155,7 @@ class CancelPage:
 FollowUp: TypeAlias = Offer | Wake | Block | EndGroup | RestartGroup | CancelPage
 Input: TypeAlias = (
     Accepted
+    | Held
     | Scheduled
     | Started
     | Finished

@@ -17,6 +17,7 @@ from cairn_engine.core.inputs import (
     Accepted,
     EndGroup,
     Finished,
+    Held,
     RestartGroup,
     Scheduled,
     Settle,
@@ -46,6 +47,13 @@ def accepted(
             group.scheduling_at = fact.at
             if group.queue_timeout is not None and group.verdict is None:
                 group.queue_deadline = context.now + timedelta(seconds=group.queue_timeout)
+
+
+def held(context: Context, task: Task, fact: Held) -> None:
+    """The attempt stays offered; who looks at it sees what is in the way."""
+    if task.status is TaskStatus.PROCESSING and task.message != fact.message:
+        task.message = fact.message
+        context.ledger.touch_task(task)
 
 
 def scheduled(

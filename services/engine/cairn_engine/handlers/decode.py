@@ -13,6 +13,7 @@ from cairn_common.events import (
     TaskAccepted,
     TaskArchived,
     TaskFinished,
+    TaskHeld,
     TaskScheduled,
     TaskStarted,
     WorkflowCancel,
@@ -25,6 +26,7 @@ from cairn_engine.core import (
     Archived,
     CancelRequested,
     Finished,
+    Held,
     Input,
     Scheduled,
     Started,
@@ -110,6 +112,13 @@ def _accepted(event: TaskAccepted) -> Iterable[Input]:
     ]
 
 
+def _held(event: TaskHeld) -> Iterable[Input]:
+    return [
+        Held(event.workflow, ref.index, ref.attempt, event.at, event.message)
+        for ref in event.attempts
+    ]
+
+
 def _scheduled(event: TaskScheduled) -> Iterable[Input]:
     return [
         Scheduled(event.workflow, ref.index, ref.attempt, event.at, event.node)
@@ -161,6 +170,7 @@ def _archived(event: TaskArchived) -> Iterable[Input]:
 _INPUTS: dict[type[Event], Callable[[Any], Iterable[Input]]] = {
     WorkflowCancel: _cancel,
     TaskAccepted: _accepted,
+    TaskHeld: _held,
     TaskScheduled: _scheduled,
     TaskStarted: _started,
     TaskFinished: _finished,

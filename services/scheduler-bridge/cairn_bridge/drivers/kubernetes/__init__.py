@@ -7,7 +7,8 @@
 """
 
 from cairn_bridge.drivers.kubernetes.api import Api
+from cairn_bridge.drivers.kubernetes.clocks import Patience
 from cairn_bridge.drivers.kubernetes.core.site import STORE, Site
-from cairn_bridge.drivers.kubernetes.driver import KubernetesDriver, Patience
+from cairn_bridge.drivers.kubernetes.driver import KubernetesDriver
 
 __all__ = ["STORE", "Api", "KubernetesDriver", "Patience", "Site"]
