@@ -198,7 +198,7 @@ async def test_a_half_made_group_is_removed_after_a_while_and_nothing_of_others(
     }
     await world.api.create(others)
     half, empty = world.group(2), world.group(2)
-    for group, moment in ((half, 4), (empty, 2)):
+    for group, moment in ((half, 3), (empty, 2)):
         async with world.driver() as (driver, _):
             kill_at(driver._api, moment)
             with pytest.raises(Killed):
