@@ -12,6 +12,10 @@ from e2e.conftest import System
 
 _BESIDE_US = Path(__file__).parents[3] / "shared" / "osmo" / "workflows" / "tutorials"
 TUTORIALS = Path(os.environ.get("CAIRN_TEST_TUTORIALS") or _BESIDE_US)
+needs_tutorials = pytest.mark.skipif(
+    not TUTORIALS.is_dir(),
+    reason="the reference's files are somebody else's, so not in here: set CAIRN_TEST_TUTORIALS",
+)
 
 RUNNABLE = {
     "combination_workflow_complex": ["APPLE", "3\tcherry", "✓ Results combined!"],
@@ -40,7 +44,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
+@needs_tutorials
 @pytest.mark.timeout(400)
 def test_every_tutorial_that_can_run_gives_the_right_results(system: System) -> None:
     assert RUNNABLE.keys() | REFUSED.keys() == {file.stem for file in TUTORIALS.glob("*.yaml")}
@@ -52,7 +56,7 @@ def test_every_tutorial_that_can_run_gives_the_right_results(system: System) -> 
         assert system.status(name) == "COMPLETED", stem
 
 
-@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
+@needs_tutorials
 @pytest.mark.parametrize("stem", sorted(REFUSED))
 def test_what_cannot_run_here_is_refused_by_name(system: System, stem: str) -> None:
     error = system.cairn("workflow", "submit", str(TUTORIALS / f"{stem}.yaml"), code=1)

@@ -148,7 +148,7 @@ class OrderHandler:
                     await self._driver.settle(waiting[start : start + _SETTLED_AT_ONCE])
                 except ClusterError:
                     raise
-                except Exception:
+                except Exception:  # settling goes on with the others, and comes back to these
                     log.exception("not settled")
             # What is still there, for whatever reason, is reported and settled again.
             known = self._driver.known()

@@ -50,7 +50,7 @@ class Orphans:
                 await self.look()
             except nats.errors.Error:
                 log.debug("orphans not looked for: no engine answers")
-            except Exception:
+            except Exception:  # what runs must not end over litter; the next look tries again
                 log.exception("orphans not removed")
 
     async def look(self) -> None:

@@ -116,7 +116,7 @@ class BridgeService:
                 log.info("reporting unsettled ends again", attempts=len(overdue))
                 try:
                     await self._repeat(overdue, driver, reporter)
-                except Exception:
+                except Exception:  # this loop is what heals: it may not end; they are due again
                     log.exception("unsettled ends not reported again")
 
     async def _repeat(

@@ -14,7 +14,7 @@ from stories import attempts, fates, gang, until_says
 from testcluster import kwok
 from whole_system import Cairn
 
-from e2e.test_e2e_tutorials import TUTORIALS
+from e2e.test_e2e_tutorials import TUTORIALS, needs_tutorials
 
 ANYWHERE = (
     "combination_workflow_complex",
@@ -38,7 +38,7 @@ CONTAINERS = 3
 pytestmark = [pytest.mark.simulator, pytest.mark.timeout(600)]
 
 
-@pytest.mark.skipif(not TUTORIALS.is_dir(), reason="the reference's tutorials are not beside us")
+@needs_tutorials
 def test_the_tutorials_run_on_both_clusters(cairn: Cairn) -> None:
     pools = [*((stem, pool) for stem in ANYWHERE for pool in ("alpha", "beta"))]
     pools += [(stem, "beta") for stem in ONLY_BETA]

@@ -94,6 +94,9 @@ def test_a_cluster_that_cannot_do_it_refuses_by_name() -> None:
         assert "not executed by this installation yet" in found
     (found,) = said(text("", "topology: [{key: rack}]"), able)
     assert "topology requirements are not executed" in found
+    # That a platform is not there is said in the reference's words, too.
+    found = said(text("", "platform: nope"), able)
+    assert [words for words in found if words == "Platform nope does not exist in pool robots!"]
 
 
 def test_what_is_the_same_for_many_tasks_is_said_once() -> None:

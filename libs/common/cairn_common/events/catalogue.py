@@ -8,6 +8,7 @@ Models ignore fields that they do not know: a newer sender may say more.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Literal
@@ -26,18 +27,18 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Event(Model):
+class Event(Model, ABC):
     """Something that happened or is asked for; the base of the catalogue."""
 
     type: ClassVar[str]
 
+    @abstractmethod
     def subject(self) -> str:
         """The NATS subject that the event is published on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def about(self) -> str:
         """The CloudEvents `subject`: the workflow or cluster that the event is about."""
-        raise NotImplementedError
 
 
 class WorkflowEvent(Event):

@@ -5,7 +5,7 @@ before a workflow is accepted what a pool does not allow. All of it is pure: the
 submissions and bridges build pods from the same values.
 """
 
-from cairn_common.pools.checks import check_pool, mount_of, needed, refusals
+from cairn_common.pools.checks import check_pool, mount_of, needed, refusals, with_defaults
 from cairn_common.pools.model import (
     ClusterPools,
     Platform,
@@ -31,4 +31,5 @@ __all__ = [
     "mount_of",
     "needed",
     "refusals",
+    "with_defaults",
 ]

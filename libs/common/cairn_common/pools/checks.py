@@ -45,14 +45,16 @@ def mount_allowed(source: str, allowed: Sequence[str]) -> bool:
 
 def needed(resource: ResourceSpec, pool: Pool) -> Amounts:
     """What a task needs in a pool: what it asks for, else its platform's defaults, else OSMO's."""
-    platform = pool.platform(resource.platform) or Platform()
-    return requested(
-        ResourceSpec(
-            cpu=platform.default_cpu if resource.cpu is None else resource.cpu,
-            gpu=resource.gpu or platform.default_gpu,
-            memory=platform.default_memory if resource.memory is None else resource.memory,
-            storage=platform.default_storage if resource.storage is None else resource.storage,
-        )
+    return requested(with_defaults(resource, pool.platform(resource.platform) or Platform()))
+
+
+def with_defaults(resource: ResourceSpec, platform: Platform) -> ResourceSpec:
+    """The amounts that a task asks for; what it does not say is as its platform has it."""
+    return ResourceSpec(
+        cpu=platform.default_cpu if resource.cpu is None else resource.cpu,
+        gpu=resource.gpu or platform.default_gpu,
+        memory=platform.default_memory if resource.memory is None else resource.memory,
+        storage=platform.default_storage if resource.storage is None else resource.storage,
     )
 
 

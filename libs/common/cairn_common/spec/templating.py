@@ -38,8 +38,8 @@ _MAX_PRODUCT = 10_000_000
 _MAX_BITS = 100_000
 # What a template's own expressions may raise; anything else would be a fault of ours.
 _TEMPLATE_FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
-    RecursionError, SyntaxError, TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, SyntaxError,
+    TypeError, ValueError,
 )  # fmt: skip
 
 

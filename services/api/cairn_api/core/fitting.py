@@ -56,13 +56,20 @@ def _at(
     spec: WorkflowSpec, site: Site, pool: str, features: frozenset[str], priority: str
 ) -> list[Problem]:
     problems = unsupported(spec, features | site.features)
-    if not problems and site.terms is not None:  # what a cluster cannot do, no pool of it allows
+    # What a cluster cannot do, no pool of it allows: that is said once.
+    if checked := site.terms is not None and not problems:
         problems = check_pool(spec, site.terms, name=pool, priority=priority)
-    return problems + _capacity(spec, [site], pool)
+    return problems + _capacity(spec, [site], pool, checked=checked)
 
 
-def _capacity(spec: WorkflowSpec, sites: Sequence[Site], pool: str) -> list[Problem]:
-    """Against all nodes of the sites; of what they define differently the first counts."""
+def _capacity(
+    spec: WorkflowSpec, sites: Sequence[Site], pool: str, *, checked: bool = False
+) -> list[Problem]:
+    """Against all nodes of the sites; of what they define differently the first counts.
+
+    Args:
+        checked: the pool's terms have been checked, so that unknown platforms were named.
+    """
     terms = [site.terms or Pool() for site in sites]
     usual = {each.usual_platform for each in terms}
     platforms = {name: each for pool in reversed(terms) for name, each in pool.platforms.items()}
@@ -84,7 +91,7 @@ def _capacity(spec: WorkflowSpec, sites: Sequence[Site], pool: str) -> list[Prob
         ],
         pool=pool,
         default_platform=together.default_platform,
-        platforms=None if several or sites[0].terms is None else platforms,
+        platforms=platforms if checked else None,
         amounts=lambda resource: needed(resource, together),
     )
 

@@ -145,7 +145,7 @@ def _stop_open_tasks(
     grace = 0.0 if force else context.policy.stop_grace
     running = [task for task in context.ledger.open_tasks_of(group) if task.status in ON_A_NODE]
     _end_tasks(context, workflow, group, verdict, _OPEN if force else _OPEN - ON_A_NODE)
-    _stop(context, group, running, group.message or "stopped", grace)
+    stop(context, group, running, group.message or "stopped", grace)
     group.drain_deadline = context.now + timedelta(seconds=grace + context.policy.drain_patience)
 
 
@@ -164,7 +164,7 @@ def _end_tasks(
                 queued.append(task)
             task.message = group.message
             tasks.end_task(context, workflow, group, task, verdict, context.now, None)
-    _stop(context, group, queued, group.message or "stopped", 0.0)
+    stop(context, group, queued, group.message or "stopped", 0.0)
 
 
 def restart(context: Context, workflow: Workflow, group: Group, message: str) -> None:
@@ -185,7 +185,7 @@ def restart(context: Context, workflow: Workflow, group: Group, message: str) ->
         else:
             stopped.append(task)
             tasks.reschedule(context, workflow, group, task, context.now, None)
-    _stop(context, group, stopped, message, context.policy.stop_grace)
+    stop(context, group, stopped, message, context.policy.stop_grace)
     waiting = [task.retry_at for task in context.ledger.open_tasks_of(group) if task.retry_at]
     group.retry_at = max(waiting, default=context.now)
     group.drain_deadline = context.now + timedelta(
@@ -203,11 +203,13 @@ def _reopen(context: Context, workflow: Workflow, group: Group, task: Task) -> N
     context.ledger.touch_workflow(workflow)
 
 
-def _stop(context: Context, group: Group, stopped: list[Task], cause: str, grace: float) -> None:
+def stop(context: Context, group: Group, stopped: list[Task], cause: str, grace: float) -> None:
+    """Tell the clusters of attempts to end them; what waits for a cluster is in none."""
     clusters: dict[str, list[tuple[int, str, int]]] = {}
     for task in stopped:
-        attempts = clusters.setdefault(task.cluster or group.cluster, [])
-        attempts.append((task.index, task.name, task.attempt))
+        if task.cluster is not None:
+            attempts = clusters.setdefault(task.cluster, [])
+            attempts.append((task.index, task.name, task.attempt))
     context.decision.effects.extend(
         Stop(group.workflow, cluster, tuple(attempts), cause, grace)
         for cluster, attempts in clusters.items()
@@ -260,7 +262,7 @@ def _drain(context: Context, workflow: Workflow, group: Group) -> None:
         for task in context.ledger.open_tasks_of(group)
         if task.status is not TaskStatus.WAITING
     ]
-    _stop(context, group, silent, group.message or "stopped", 0.0)
+    stop(context, group, silent, group.message or "stopped", 0.0)
     if group.verdict is None:
         for task in silent:
             task.message = "the cluster did not confirm that it stopped"

@@ -11,8 +11,7 @@ from cairn_common.status import TaskStatus
 from cairn_engine.core import groups, tasks
 from cairn_engine.core.context import Context
 from cairn_engine.core.gangs import Need
-from cairn_engine.core.inputs import Stop
-from cairn_engine.core.model import ON_A_NODE, Group, Task, Workflow
+from cairn_engine.core.model import ON_A_NODE, Group, Workflow
 
 _QUEUED = frozenset({TaskStatus.PROCESSING, TaskStatus.SCHEDULING})
 _ANY = Need()
@@ -79,33 +78,23 @@ def relocate(context: Context, workflow: Workflow, group: Group) -> bool:
     # The gang goes as a whole, so those come along that could have stayed.
     moving = [task for task in queued if task.cluster is not None and task.cluster != chosen]
     waiting = [task for task in queued if task.cluster is None]
-    _stop(context, moving, cause)
+    groups.stop(context, group, moving, cause, 0.0)
     successors = [tasks.supersede(context, group, task, cause) for task in moving]
     groups.place(context, workflow, group, waiting + successors, chosen)
     return True
 
 
 def lose(context: Context, workflow: Workflow, group: Group) -> None:
-    """What is on a node of a cluster that is lost has ended: its cluster will not say so."""
+    """What is on a node of a cluster that is lost has ended: its cluster will not say so.
+
+    Should the cluster come back, it drops them at once.
+    """
     lost = [
         task
         for task in context.ledger.open_tasks_of(group)
         if task.status in ON_A_NODE and context.clusters.is_lost(task.cluster)
     ]
-    _stop(context, lost, "its cluster was lost")
+    groups.stop(context, group, lost, "its cluster was lost", 0.0)
     for task in lost:
         message = f"cluster {task.cluster} is lost: it was removed, or says nothing any more"
         tasks.lose(context, workflow, group, task, message)
-
-
-def _stop(context: Context, attempts: list[Task], cause: str) -> None:
-    """Should their cluster come back, it drops them at once."""
-    clusters: dict[str, list[tuple[int, str, int]]] = {}
-    for task in attempts:
-        if task.cluster is not None:
-            key = (task.index, task.name, task.attempt)
-            clusters.setdefault(task.cluster, []).append(key)
-    context.decision.effects.extend(
-        Stop(attempts[0].workflow, cluster, tuple(keys), cause, 0.0)
-        for cluster, keys in clusters.items()
-    )

@@ -58,7 +58,7 @@ class Orders:
                 self._litter.mind(gang)
                 try:
                     sights = await self._placer.place(gang, placement, traceparent)
-                except Exception:
+                except Exception:  # whatever it was, who ordered it hears of it
                     await self._forget_half(gang)
                     raise
                 known = [self._noted(sight) for sight in sights]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -26,7 +27,7 @@ _QUEUED: Final = 64
 """Frames that wait for their reader before nothing more is taken from the connection."""
 
 
-class _Channels:
+class _Channels(ABC):
     """What both have in common: one task takes frames in, and stops when nobody reads them."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -46,9 +47,11 @@ class _Channels:
             self._ended()
             await self._frames.put(None)
 
+    @abstractmethod
     async def _take(self, channel: int, data: bytes) -> None:
-        raise NotImplementedError
+        """One frame has come."""
 
+    @abstractmethod
     def _ended(self) -> None:
         """Nothing comes any more."""
 
@@ -149,6 +152,9 @@ class PodPort(_Channels):
             await self._send(0, data)
         else:
             await self._socket.close()
+
+    def _ended(self) -> None:
+        """The end of what is read says all."""
 
     async def _take(self, channel: int, data: bytes) -> None:
         head = self._heads.get(channel, 0)

@@ -20,7 +20,7 @@ from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.briefing import DATA, INPUT, OUTPUT, speaker
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_common.events import GroupPlacement, TaskPlacement
-from cairn_common.pools import Platform, Pool, merge_all, mount_of, refusals
+from cairn_common.pools import Platform, Pool, merge_all, mount_of, refusals, with_defaults
 from cairn_common.spec.capacity import requested
 from cairn_common.spec.models import ResourceSpec
 
@@ -306,16 +306,14 @@ def _resources(task: TaskPlacement, platform: Platform) -> Document:
     Storage is asked for only where a task or its platform says so.
     """
     asked = task.resources
-    need = requested(
-        ResourceSpec(
-            cpu=asked.cpu if asked.cpu is not None else platform.default_cpu,
-            gpu=asked.gpu or platform.default_gpu,
-            memory=asked.memory if asked.memory is not None else platform.default_memory,
-        )
+    resource = with_defaults(
+        ResourceSpec(cpu=asked.cpu, gpu=asked.gpu, memory=asked.memory, storage=asked.storage),
+        platform,
     )
+    need = requested(resource)
     amounts = {"cpu": f"{need.cpu:g}", "memory": str(need.memory)}
-    if storage := asked.storage or platform.default_storage:
-        amounts[_STORAGE] = str(storage)
+    if resource.storage:
+        amounts[_STORAGE] = str(resource.storage)
     if need.gpu:
         amounts[GPU] = f"{need.gpu:g}"
     return {"requests": amounts, "limits": dict(amounts)}
