@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ def main(verb: str, environment: Mapping[str, str], data: Path) -> int:
                 folder.mkdir(parents=True, exist_ok=True)
             outputs.chmod(0o777)
             fetch_inputs(inputs, [Input(**each) for each in order["inputs"]], _say)
+            _open_to_all(inputs)
         else:
             _wait_for_the_end(data / _LISTENS)
             targets = [Output(**each) for each in order["outputs"]]
@@ -47,6 +49,14 @@ def main(verb: str, environment: Mapping[str, str], data: Path) -> int:
         _say(str(error))
         return 1
     return 0
+
+
+def _open_to_all(folder: Path) -> None:
+    """Whoever wrote a file may have kept it to itself; this task's user may be another."""
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode):
+            path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
 
 
 def _wait_for_the_end(listens: Path) -> None:

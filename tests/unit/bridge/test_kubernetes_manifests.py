@@ -255,6 +255,27 @@ def test_the_runtime_stands_beside_the_task() -> None:
     assert order["outputs"] == [{"url": "s3://store/w/me/0", "regex": None}]
 
 
+@pytest.mark.parametrize(
+    ("template", "rights"),
+    [
+        ({}, {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}}),
+        ({"securityContext": {"runAsUser": 1000}}, {"capabilities": {"drop": ["ALL"]}}),
+        ({"securityContext": {"runAsNonRoot": True}}, {"capabilities": {"drop": ["ALL"]}}),
+        (
+            {"initContainers": [{"name": "cairn-keep", "securityContext": {"runAsUser": 7}}]},
+            {"runAsUser": 7, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}},
+        ),
+    ],
+)
+def test_the_runtime_reads_what_any_user_wrote_unless_the_pod_has_one_user(
+    template: dict[str, Any], rights: dict[str, Any]
+) -> None:
+    where = Site("east", "cairn", ClusterPools(template=template), runtime_image="cairn:1")
+    keep = the_pod(where, group(task(0)))["spec"]["initContainers"][1]
+    fixed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+    assert keep["securityContext"] == {**fixed, **rights}
+
+
 def test_queues_say_shares_in_the_units_of_kai() -> None:
     where = site(
         queue=Queue(

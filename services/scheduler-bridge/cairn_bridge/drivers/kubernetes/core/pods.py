@@ -76,6 +76,7 @@ def build_pod(
             {} if nats_pass is None else _speaks(site, *nats_pass),
         ]
     )
+    _let_read(spec)
     _exclude(spec, task.nodes_excluded)
     start = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
     labels = {
@@ -191,6 +192,20 @@ def _helpers(site: Site) -> list[Document]:
             },
         },
     ]
+
+
+def _let_read(spec: Document) -> None:
+    """Lets Cairn's own containers read what the task wrote, whatever user its image has.
+
+    Files are often open to their owner only: those of `mkstemp`, or of a umask. Where a template
+    names the pod's user, or bars root, all containers have the same user and need no right.
+    """
+    if {"runAsUser", "runAsNonRoot"} & spec["securityContext"].keys():
+        return
+    rights: Document = {"runAsUser": 0, "capabilities": {"add": ["DAC_OVERRIDE"]}}
+    for each in spec["initContainers"]:
+        if each["name"] in {names.FETCH_CONTAINER, names.KEEP_CONTAINER}:
+            each["securityContext"] = merge_all([rights, each["securityContext"]])
 
 
 def _placed_on(platform: Platform) -> Document:
