@@ -159,6 +159,12 @@ class World:
         (uuid_,) = (task.uuid for task in group.tasks if task.index == key.index)
         return names.pod_name(uuid_, key.attempt)
 
+    async def pod(self, key: AttemptKey, group: GroupPlacement) -> Document:
+        """An attempt's pod as it is."""
+        pod = await self.api.get(self.pods, self.pod_of(key, group))
+        assert pod is not None
+        return pod
+
     def group(self, size: int = 1, **fields: Any) -> GroupPlacement:
         """A new workflow with one group of equal tasks; see `task` for their fields."""
         number = next(self._numbers)

@@ -255,6 +255,27 @@ def test_the_runtime_stands_beside_the_task() -> None:
     assert order["outputs"] == [{"url": "s3://store/w/me/0", "regex": None}]
 
 
+def test_tasks_that_start_together_wait_at_a_barrier() -> None:
+    where = Site("east", "cairn", runtime_image="cairn/runtime:1")
+    together = group(task(0), task(1))
+    for pod in build(where, together, None).pods.values():
+        *_, last = pod["spec"]["initContainers"]
+        assert last["name"] == "cairn-barrier"
+        assert last["volumeMounts"][0]["readOnly"] is True
+        (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == "cairn-barrier"]
+        (item,) = volume["downwardAPI"]["items"]
+        assert item["fieldRef"]["fieldPath"] == "metadata.annotations['cairn/barrier']"
+        assert pod["metadata"]["annotations"]["cairn/barrier"] == "closed"
+    for alone in (
+        build(where, group(task(0)), None),
+        build(where, together.model_copy(update={"barrier": False}), None),
+        build(Site("east", "cairn"), together, None),
+    ):
+        for pod in alone.pods.values():
+            assert "cairn/barrier" not in pod["metadata"]["annotations"]
+            assert "cairn-barrier" not in json.dumps(pod)
+
+
 def test_queues_say_shares_in_the_units_of_kai() -> None:
     where = site(
         queue=Queue(

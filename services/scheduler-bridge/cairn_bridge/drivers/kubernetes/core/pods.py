@@ -1,8 +1,11 @@
 """From a task to its pod.
 
 The user's container runs the user's image and command untouched. Beside it, where the site has an
-image of `cairn_runtime`: an init container that fetches inputs, and a native sidecar (Kubernetes
-1.29) that keeps outputs when the task ends.
+image of `cairn_runtime`: an init container that fetches inputs, a native sidecar (Kubernetes
+1.29) that keeps outputs when the task ends, and, where the tasks of a group start together, an
+init container that waits for the others. Its running says that this task is ready. The word that
+all are comes by the pod's own annotation, which the kubelet shows to it as a file: so the barrier
+outlives every bridge, and needs no network but the API server's own.
 
 What is merged, from the general to the particular: Cairn's own base, the cluster's template, the
 pool's, the platform's, and last what the task itself asks for, so that no template can take from
@@ -26,12 +29,14 @@ from cairn_common.spec.models import ResourceSpec
 
 GPU = "nvidia.com/gpu"
 GRACE_SECONDS = 30
+"""How long a command may take to end that is told to, unless the order says otherwise."""
 KEEP_SECONDS = 3600
-"""How long the sidecar may take to keep the outputs; a stop has its own grace."""
+"""How long the sidecar may take to keep the outputs; a pod has one grace for both, see `clocks`."""
 _RUNTIME = ["python3", "-m", "cairn_runtime.pod"]
 _STORAGE = "ephemeral-storage"
 _NATS_VOLUME = "cairn-nats"
 _NATS_FOLDER = "/var/run/secrets/cairn"
+_BARRIER_FOLDER = "/var/run/cairn-barrier"
 Document = dict[str, Any]
 
 
@@ -65,6 +70,7 @@ def build_pod(
     """
     platform = _platform(pool, group.pool, task)
     say = speaker(site, group, task)
+    together = site.runtime_image is not None and group.barrier and len(group.tasks) > 1
     spec = merge_all(
         [
             _base(site),
@@ -73,11 +79,14 @@ def build_pod(
             _template(platform.template),
             _placed_on(platform),
             _asked(site, group, task, platform, say, files, traceparent),
+            _starts_with_others(site) if together else {},
             {} if nats_pass is None else _speaks(site, *nats_pass),
         ]
     )
     _exclude(spec, task.nodes_excluded)
     start = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
+    if together:
+        start[names.BARRIER] = names.CLOSED
     labels = {
         names.CLUSTER: site.cluster,
         names.WORKFLOW: group.workflow_uuid,
@@ -161,26 +170,20 @@ def _helpers(site: Site) -> list[Document]:
     """The containers of `cairn_runtime`, with as few rights as they need."""
     if site.runtime_image is None:
         return []
-    common: Document = {
-        "image": site.runtime_image,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": names.DATA_VOLUME, "mountPath": DATA}],
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"memory": "512Mi"},
-        },
-    }
+    common = _helper(site)
+    data = [{"name": names.DATA_VOLUME, "mountPath": DATA}]
     return [
-        {**common, "name": names.FETCH_CONTAINER, "command": [*_RUNTIME, "fetch"]},
+        {
+            **common,
+            "name": names.FETCH_CONTAINER,
+            "command": [*_RUNTIME, "fetch"],
+            "volumeMounts": data,
+        },
         {
             **common,
             "name": names.KEEP_CONTAINER,
             "command": [*_RUNTIME, "keep"],
+            "volumeMounts": data,
             "restartPolicy": "Always",
             # The task starts once the sidecar listens for the signal of its end.
             "startupProbe": {
@@ -191,6 +194,55 @@ def _helpers(site: Site) -> list[Document]:
             },
         },
     ]
+
+
+def _helper(site: Site) -> Document:
+    return {
+        "image": site.runtime_image,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "512Mi"},
+        },
+    }
+
+
+def _starts_with_others(site: Site) -> Document:
+    """The barrier: after the sidecar, so that nothing but the task is still to be started."""
+    return {
+        "initContainers": [
+            {
+                **_helper(site),
+                "name": names.BARRIER_CONTAINER,
+                "command": [*_RUNTIME, "barrier"],
+                "volumeMounts": [
+                    {
+                        "name": names.BARRIER_VOLUME,
+                        "mountPath": _BARRIER_FOLDER,
+                        "readOnly": True,
+                    }
+                ],
+            }
+        ],
+        "volumes": [
+            {
+                "name": names.BARRIER_VOLUME,
+                "downwardAPI": {
+                    "items": [
+                        {
+                            "path": "word",
+                            "fieldRef": {"fieldPath": f"metadata.annotations['{names.BARRIER}']"},
+                        }
+                    ]
+                },
+            }
+        ],
+    }
 
 
 def _placed_on(platform: Platform) -> Document:
