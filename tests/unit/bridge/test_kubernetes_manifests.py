@@ -22,7 +22,16 @@ from cairn_common.events import (
     TaskPlacement,
     Topology,
 )
-from cairn_common.pools import ClusterPools, Platform, Pool, Queue, Share, Toleration, TopologyKey
+from cairn_common.pools import (
+    ClusterPools,
+    Credential,
+    Platform,
+    Pool,
+    Queue,
+    Share,
+    Toleration,
+    TopologyKey,
+)
 
 ZONE_RACK = [TopologyKey(key="zone", label="t/zone"), TopologyKey(key="rack", label="t/rack")]
 
@@ -253,6 +262,33 @@ def test_the_runtime_stands_beside_the_task() -> None:
     order = json.loads(fetch["env"][0]["value"])
     assert order["inputs"][0]["url"] == "s3://store/w/t/0"
     assert order["outputs"] == [{"url": "s3://store/w/me/0", "regex": None}]
+
+
+def test_credentials_are_the_clusters_secrets() -> None:
+    where = site(
+        credentials={
+            "aws": Credential(secret="team-aws", keys=["id", "key"]),
+            "token": Credential(secret="robots", keys=["token"]),
+        }
+    )
+    wanted = {"aws": {"AWS_ACCESS_KEY_ID": "id"}, "token": "/run/token"}
+    pod = the_pod(where, group(task(0, credentials=wanted)))
+    (variable,) = [each for each in container(pod)["env"] if each["name"] == "AWS_ACCESS_KEY_ID"]
+    assert variable["valueFrom"] == {"secretKeyRef": {"name": "team-aws", "key": "id"}}
+    (mount,) = [
+        each for each in container(pod)["volumeMounts"] if each["mountPath"] == "/run/token"
+    ]
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == mount["name"]]
+    assert volume["secret"]["secretName"] == "robots"
+    assert volume["secret"]["items"] == [{"key": "token", "path": "token"}]
+    assert mount["readOnly"] is True
+
+
+def test_a_pool_gives_no_other_credentials_and_no_other_keys() -> None:
+    where = site(credentials={"aws": Credential(secret="team-aws", keys=["id"])})
+    for wanted in ({"other": "/o"}, {"aws": {"KEY": "key"}}):
+        with pytest.raises(PlacementError, match=r"credential: other|no key key"):
+            build(where, group(task(0, credentials=wanted)), None)
 
 
 def test_tasks_that_start_together_wait_at_a_barrier() -> None:

@@ -50,6 +50,7 @@ from cairn_common.spec.features import Feature
 
 FEATURES: Final = frozenset(
     {
+        Feature.CREDENTIALS,
         Feature.GPU,
         Feature.HOST_NETWORK,
         Feature.NODES_EXCLUDED,

@@ -23,7 +23,16 @@ from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.briefing import DATA, INPUT, OUTPUT, speaker
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_common.events import GroupPlacement, TaskPlacement
-from cairn_common.pools import Platform, Pool, merge_all, mount_of, refusals, with_defaults
+from cairn_common.pools import (
+    Platform,
+    Pool,
+    keys_wanted,
+    merge_all,
+    mount_of,
+    refusals,
+    unknown_credentials,
+    with_defaults,
+)
 from cairn_common.spec.capacity import requested
 from cairn_common.spec.models import ResourceSpec
 
@@ -79,6 +88,7 @@ def build_pod(
             _template(platform.template),
             _placed_on(platform),
             _asked(site, group, task, platform, say, files, traceparent),
+            _credentials(task, pool),
             _starts_with_others(site) if together else {},
             {} if nats_pass is None else _speaks(site, *nats_pass),
         ]
@@ -130,6 +140,8 @@ def _platform(pool: Pool, pool_name: str, task: TaskPlacement) -> Platform:
         mounts=task.volume_mounts,
         topology_keys=[each.key for each in task.topology],
     )
+    wanted = keys_wanted(task.credentials)
+    found += [words for words, _ in unknown_credentials(pool, pool_name, wanted).values()]
     if found:
         raise PlacementError("\n".join(found))
     platform = pool.platform(task.resources.platform)
@@ -333,6 +345,38 @@ def _speaks(site: Site, secret: str, key: str) -> Document:
             }
         ],
     }
+
+
+def _credentials(task: TaskPlacement, pool: Pool) -> Document:
+    """Secrets of the cluster as variables or files; their values pass through nobody's hands."""
+    variables: list[Document] = []
+    mounts: list[Document] = []
+    volumes: list[Document] = []
+    for number, (name, use) in enumerate(task.credentials.items()):
+        credential = pool.credentials[name]
+        if not isinstance(use, str):
+            variables += [
+                {
+                    "name": variable,
+                    "valueFrom": {"secretKeyRef": {"name": credential.secret, "key": key}},
+                }
+                for variable, key in use.items()
+            ]
+            continue
+        volume = f"cairn-credential-{number}"
+        mounts.append({"name": volume, "mountPath": use, "readOnly": True})
+        volumes.append(
+            {
+                "name": volume,
+                "secret": {
+                    "secretName": credential.secret,
+                    "items": [{"key": key, "path": key} for key in credential.keys],
+                    "defaultMode": 0o444,  # the image's user may be any
+                },
+            }
+        )
+    container = {"name": names.TASK_CONTAINER, "env": variables, "volumeMounts": mounts}
+    return {"containers": [container], "volumes": volumes} if task.credentials else {}
 
 
 def _environment(
