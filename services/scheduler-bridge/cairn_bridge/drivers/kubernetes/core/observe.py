@@ -80,6 +80,7 @@ class Sight:
     node: str | None
     leaf: str | None
     barrier: Barrier
+    secrets: str | None
     started_at: datetime | None
     command_over: bool
     trouble: Trouble | None
@@ -148,6 +149,7 @@ def look(pod: Document) -> Sight | None:
         node=node,
         leaf=labels.get(names.KAI_SUBGROUP),
         barrier=_barrier(pod, annotations.get(names.BARRIER)),
+        secrets=intern(annotations.get(names.SECRETS) or "") or None,
         started_at=started,
         command_over="terminated" in (container(pod, names.TASK_CONTAINER).get("state") or {}),
         trouble=_trouble(status) if waiting else None,

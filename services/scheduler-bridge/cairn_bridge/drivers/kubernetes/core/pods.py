@@ -94,9 +94,12 @@ def build_pod(
         ]
     )
     _exclude(spec, task.nodes_excluded)
-    start = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
+    marks = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
     if together:
-        start[names.BARRIER] = names.CLOSED
+        marks[names.BARRIER] = names.CLOSED
+    if task.credentials:
+        secrets = {pool.credentials[name].secret for name in task.credentials}
+        marks[names.SECRETS] = ",".join(sorted(secrets))
     labels = {
         names.CLUSTER: site.cluster,
         names.WORKFLOW: group.workflow_uuid,
@@ -120,7 +123,7 @@ def build_pod(
                     names.TASK: task.name,
                     names.ATTEMPT: str(task.attempt),
                     names.PLACEMENT: f"{digest}.{len(group.tasks)}",
-                    **start,
+                    **marks,
                 },
                 "finalizers": [names.FINALIZER],
             },
