@@ -63,7 +63,8 @@ class BridgeSettings(ServiceSettings):
         default=None, description="YAML with the pools of the Kubernetes cluster."
     )
     runtime_image: str | None = Field(
-        default=None, description="Image of cairn_runtime; without one pods get no inputs."
+        default=None,
+        description="Image of cairn_runtime; without one pods get no inputs and groups no barrier.",
     )
     task_key: Path | None = Field(
         default=None,
@@ -83,6 +84,9 @@ class BridgeSettings(ServiceSettings):
     )
     node_patience: float = Field(
         default=300.0, ge=0, description="Seconds after which what ran on a silent node is lost."
+    )
+    eviction_grace: int = Field(
+        default=30, ge=1, description="Seconds that a command has to end whose pod others delete."
     )
     orphan_seconds: float = Field(
         default=600.0, gt=0, description="After how long what nobody knows is removed."

@@ -186,8 +186,11 @@ def assert_few_rights(spec: dict[str, Any], helpers: dict[str, Any]) -> None:
         assert not context.get("privileged")
     for helper in spec["initContainers"]:
         assert helper["securityContext"]["readOnlyRootFilesystem"] is True
-        assert helper["securityContext"]["capabilities"] == {"drop": ["ALL"], **helpers}
-        assert all(mount["name"] == names.DATA_VOLUME for mount in helper["volumeMounts"])
+        own = helper["name"] == names.BARRIER_CONTAINER
+        rights = {} if own else helpers
+        assert helper["securityContext"]["capabilities"] == {"drop": ["ALL"], **rights}
+        mounts = {mount["name"] for mount in helper["volumeMounts"]}
+        assert mounts == {names.BARRIER_VOLUME if own else names.DATA_VOLUME}
 
 
 @pytest.mark.parametrize(

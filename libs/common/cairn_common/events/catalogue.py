@@ -221,6 +221,10 @@ class TaskPlacement(Model):
     volume_mounts: list[str] = Field(
         default=[], description="Folders of the node, `source` or `source:destination`."
     )
+    credentials: dict[str, str | dict[str, str]] = Field(
+        default={},
+        description="By name the folder for its files, or variables and the keys they show.",
+    )
 
 
 class GroupPlacement(Model):
@@ -456,7 +460,8 @@ class ClusterResources(ClusterEvent):
     features: list[str] | None = Field(
         default=None,
         description="What workflows may use there beyond running commands: `privileged`, "
-        "`host_network`, `volume_mounts`, `topology`, `nodes_excluded`, `platform`, `gpu`.",
+        "`host_network`, `volume_mounts`, `topology`, `nodes_excluded`, `platform`, `gpu`, "
+        "`credentials`.",
     )
 
 

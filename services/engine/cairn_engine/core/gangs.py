@@ -11,7 +11,7 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 from cairn_common.events import NodeInfo
-from cairn_common.pools import Pool, needed, refusals
+from cairn_common.pools import Pool, keys_wanted, needed, refusals, unknown_credentials
 from cairn_common.spec.capacity import Amounts
 from cairn_common.spec.features import Feature
 from cairn_common.spec.models import ResourceSpec
@@ -31,6 +31,7 @@ class Kind:
     mounts: tuple[str, ...] = ()
     topology: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    credentials: tuple[tuple[str, tuple[str, ...]], ...] = ()  # names and the keys wanted
 
     @property
     def features(self) -> frozenset[Feature]:
@@ -43,6 +44,7 @@ class Kind:
             Feature.VOLUME_MOUNTS: self.mounts,
             Feature.TOPOLOGY: self.topology,
             Feature.NODES_EXCLUDED: self.excluded,
+            Feature.CREDENTIALS: self.credentials,
         }
         return frozenset(feature for feature, value in wanted.items() if value)
 
@@ -106,6 +108,10 @@ def need_of(body: Mapping[str, Any], inputs: Sequence[str] = ()) -> Need:
             tuple(task.get("volume_mounts", ())),
             tuple(each["key"] for each in task.get("topology", ())),
             tuple(task.get("nodes_excluded", ())),
+            tuple(
+                (name, tuple(keys))
+                for name, keys in keys_wanted(task.get("credentials", {})).items()
+            ),
         )
         kinds[kind] = kinds.get(kind, 0) + 1
     near = {cluster: inputs.count(cluster) for cluster in sorted(set(inputs))}
@@ -177,6 +183,7 @@ def _refused(kind: Kind, pool: str, terms: Pool) -> bool:
             mounts=kind.mounts,
             topology_keys=kind.topology,
         )
+        or unknown_credentials(terms, pool, dict(kind.credentials))
     )
 
 

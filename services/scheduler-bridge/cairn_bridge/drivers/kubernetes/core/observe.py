@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ Document = Mapping[str, Any]
 class Verdict(NamedTuple):
     """How an attempt is to end, by Cairn's decision, as its pod remembers it.
 
+    `exit_code`: a service's exit code, where the reason alone does not say it.
     `ended`: it counts as ended whatever becomes of its processes, since its node is lost.
     """
 
@@ -31,6 +33,7 @@ class Verdict(NamedTuple):
     message: str
     at: str
     ended: bool = False
+    exit_code: int | None = None
 
     def encode(self) -> str:
         """As the pod's annotation holds it."""
@@ -40,7 +43,16 @@ class Verdict(NamedTuple):
     def decode(cls, text: str) -> Verdict:
         """Reads what `encode` wrote."""
         values = json.loads(text)
-        return cls(FinishReason(values["reason"]), values["message"], values["at"], values["ended"])
+        return cls(**{**values, "reason": FinishReason(values["reason"])})
+
+
+class Barrier(Enum):
+    """How a pod stands to its group's barrier: there is none, on its way, waits, let through."""
+
+    ABSENT = 0
+    AHEAD = 1
+    REACHED = 2
+    OPEN = 3
 
 
 class Trouble(NamedTuple):
@@ -53,7 +65,10 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One look at an attempt's pod. Times are those that the cluster wrote down."""
+    """One look at an attempt's pod. Times are those that the cluster wrote down.
+
+    `grace`: how many seconds its containers were given to end, if it is being deleted.
+    """
 
     key: AttemptKey
     pod: str
@@ -64,12 +79,14 @@ class Sight:
     at: datetime
     node: str | None
     leaf: str | None
+    barrier: Barrier
+    secrets: str | None
     started_at: datetime | None
     command_over: bool
     trouble: Trouble | None
     waits_for: str | None
     verdict: Verdict | None
-    deleted: bool
+    grace: int | None
     start_timeout: float | None
     use: Use
 
@@ -131,12 +148,14 @@ def look(pod: Document) -> Sight | None:
         at=at,
         node=node,
         leaf=labels.get(names.KAI_SUBGROUP),
+        barrier=_barrier(pod, annotations.get(names.BARRIER)),
+        secrets=intern(annotations.get(names.SECRETS) or "") or None,
         started_at=started,
         command_over="terminated" in (container(pod, names.TASK_CONTAINER).get("state") or {}),
         trouble=_trouble(status) if waiting else None,
         waits_for=_waits_for(status) if phase is Phase.ACCEPTED else None,
         verdict=verdict,
-        deleted="deletionTimestamp" in metadata,
+        grace=metadata.get("deletionGracePeriodSeconds"),
         start_timeout=float(patience) if (patience := annotations.get(names.START)) else None,
         use=use_of(pod),
     )
@@ -211,6 +230,15 @@ def _phase(
     if node:
         return Phase.SCHEDULED, _bound_at(pod) or created
     return Phase.ACCEPTED, created
+
+
+def _barrier(pod: Document, word: str | None) -> Barrier:
+    if word is None:
+        return Barrier.ABSENT
+    if word == names.OPEN:
+        return Barrier.OPEN
+    state = container(pod, names.BARRIER_CONTAINER, "initContainerStatuses").get("state") or {}
+    return Barrier.REACHED if state.get("running") else Barrier.AHEAD
 
 
 def _bound_at(pod: Document) -> datetime | None:
