@@ -55,15 +55,16 @@ def pool_on(store: Path) -> dict[str, Any]:
     }
 
 
-def script(world: World, words: str, **fields: Any) -> GroupPlacement:
-    """A group of one task that runs a shell script."""
+def script(world: World, words: str, size: int = 1, **fields: Any) -> GroupPlacement:
+    """A group of tasks that run a shell script."""
     return world.group(
+        size,
         **{
             "image": TASK,
             "command": ["sh", "-c", words],
-            "resources": Resources(cpu=1, memory=128 << 20),
+            "resources": Resources(cpu=0, memory=128 << 20),
             **fields,
-        }
+        },
     )
 
 

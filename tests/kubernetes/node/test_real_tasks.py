@@ -121,6 +121,18 @@ async def test_what_only_its_own_user_may_read_is_kept_and_brought_too(
         assert text(told, key)[-1] == "secret"
 
 
+async def test_tasks_of_a_group_start_together(world: World) -> None:
+    async with world.driver() as (driver, told):
+        group = script(world, "date +%s%N", size=2, barrier=True)
+        keys = keys_of(group)
+        await driver.place(group, None)
+        for outcome in await told.until_ended(*keys):
+            assert outcome.exit_code == 0
+        first, second = (int(text(told, key)[-1]) for key in keys)
+        assert abs(first - second) < 3e9
+        await driver.settle(keys)
+
+
 async def test_outputs_that_cannot_be_kept_fail_a_task_that_succeeded(world: World) -> None:
     async with world.driver() as (driver, told):
         group = script(world, "touch {{output}}/x", outputs=[OutputTarget(url="s3://bucket/x")])
@@ -163,7 +175,7 @@ async def test_a_task_that_takes_too_much_memory_says_so(world: World) -> None:
             world,
             "",
             command=["python3", "-c", "print('begin', flush=True); bytearray(1 << 30)"],
-            resources=Resources(cpu=1, memory=64 << 20),
+            resources=Resources(cpu=0, memory=64 << 20),
         )
         key, outcome = await run(driver, told, group)
         assert outcome.reason is FinishReason.OUT_OF_MEMORY, (outcome, text(told, key))
