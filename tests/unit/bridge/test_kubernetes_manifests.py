@@ -443,3 +443,26 @@ def test_each_pod_mounts_its_own_pass_and_no_other() -> None:
     bare = build(where, placement, None)
     assert not [each for each in bare.owned if "data" in each]
     assert "NATS_CREDS" not in str(bare.pods)
+
+
+def test_more_mounts_take_none_away_though_they_share_a_volume() -> None:
+    files = [InjectedFile(path=path, contents=path) for path in ("/a", "/b")]
+    one = group(task(0, files=files, credentials={"maps": "/run/maps"}))
+    where = site(
+        credentials={"maps": Credential(secret="team-maps", keys=["user"])},
+        template={
+            "containers": [
+                {"name": "task", "volumeMounts": [{"name": "more", "mountPath": "/more"}]}
+            ]
+        },
+    )
+    (pod,) = build(where, one, None, passes={f"{0:032x}-0": "pass"}).pods.values()
+    assert {each["mountPath"]: each.get("subPath") for each in container(pod)["volumeMounts"]} == {
+        "/more": None,
+        "/osmo/data/output": "output",
+        "/osmo/data/input": "input",
+        "/a": "file-0",
+        "/b": "file-1",
+        "/run/maps": None,
+        "/var/run/secrets/cairn": None,
+    }
