@@ -29,9 +29,12 @@ class Real:
     store: Path
 
 
-def pool_on(store: Path) -> dict[str, Any]:
-    """A pool of the real node, with the store of outputs on it, as an operator would write it."""
-    mount = {"volumeMounts": [{"name": "store", "mountPath": STORE}]}
+def pool_on(store: Path, place: str = STORE) -> dict[str, Any]:
+    """A pool of the real node, as an operator would write it.
+
+    Its helpers see the folder `store` of the node at `place`.
+    """
+    mount = {"volumeMounts": [{"name": "store", "mountPath": place}]}
     return {
         "default_platform": "real",
         "platforms": {
@@ -45,7 +48,9 @@ def pool_on(store: Path) -> dict[str, Any]:
         },
         "template": {
             "spec": {
-                "volumes": [{"name": "store", "hostPath": {"path": str(store)}}],
+                "volumes": [
+                    {"name": "store", "hostPath": {"path": str(store), "type": "Directory"}}
+                ],
                 "initContainers": [
                     {"name": "cairn-fetch", **mount},
                     {"name": "cairn-keep", **mount},

@@ -30,7 +30,7 @@ import cairn_runtime
 
 PAUSE = "cairn.test/pause:1"
 TASK = "cairn.test/task:1"
-RUNTIME = "cairn.test/runtime:1"
+RUNTIME = "docker.io/library/cairn:0.1.0"
 _PROGRAMS = (
     *("sh", "cat", "chmod", "cp", "date", "echo", "env", "false", "grep", "head", "id", "ls"),
     *("ln", "mkdir", "mv", "rm", "seq", "sleep", "stat", "touch", "true", "wc"),
