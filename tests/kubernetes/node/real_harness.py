@@ -14,7 +14,7 @@ from testcluster.node.machine import REAL, Machine
 
 from cairn_bridge.cluster import AttemptKey, Outcome
 from cairn_bridge.drivers.kubernetes.driver import KubernetesDriver
-from cairn_common.events import GroupPlacement, Resources
+from cairn_common.events import FinishReason, GroupPlacement, InputSource, Resources
 
 LABELS = {"node.kubernetes.io/instance-type": "real"}
 STORE = "/cairn/store"
@@ -82,6 +82,19 @@ async def run(
     (outcome,) = await told.until_ended(key, seconds=90)
     await driver.settle([key])
     return key, outcome
+
+
+async def handed_on(
+    world: World, driver: KubernetesDriver, told: Recorder, location: str, write: str, read: str
+) -> Sequence[str]:
+    """What a task logs that runs `read`, with what another left at `location` as its input."""
+    first = script(world, write, location=location)
+    key, outcome = await run(driver, told, first)
+    assert outcome.reason is FinishReason.EXITED, (outcome, text(told, key))
+    source = InputSource(task="one", location=location)
+    key, outcome = await run(driver, told, script(world, read, inputs=[source]))
+    assert outcome.exit_code == 0, text(told, key)
+    return text(told, key)
 
 
 def text(told: Recorder, key: AttemptKey) -> Sequence[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from driver_harness import World, keys_of
-from real_harness import Real, run, script, text
+from real_harness import Real, handed_on, run, script, text
 
 from cairn_common.events import FinishReason, InjectedFile, InputSource, OutputTarget, Resources
+from cairn_common.pools import ClusterPools, Credential
 from cairn_common.security import PassIssuer
 from securing import secured_nats
 
@@ -91,6 +92,38 @@ async def test_credentials_for_nats_are_a_file_that_any_user_reads(
             assert text(told, key) == ["444", "-----BEGIN NATS USER JWT-----"]
 
 
+async def test_credentials_are_variables_and_files(world: World) -> None:
+    pool = world.site.pools.pools["default"].model_copy(
+        update={"credentials": {"maps": Credential(secret="team-maps", keys=["user", "word"])}}
+    )
+    site = replace(world.site, pools=ClusterPools(pools={"default": pool}))
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "team-maps", "namespace": world.site.namespace},
+        "stringData": {"user": "anna", "word": "oath"},
+    }
+    await world.create(secret, "secrets")
+    async with world.driver(site=site) as (driver, told):
+        words = "cat /run/maps/user /run/maps/word; stat -Lc %a /run/maps/word"
+        as_files = script(world, words, credentials={"maps": "/run/maps"})
+        key, _ = await run(driver, told, as_files)
+        assert text(told, key) == ["annaoath444"]
+        as_variables = script(world, "echo $WHO", credentials={"maps": {"WHO": "user"}})
+        key, _ = await run(driver, told, as_variables)
+        assert text(told, key) == ["anna"]
+
+
+async def test_where_the_pool_names_a_user_nothing_needs_root(world: World, real: Real) -> None:
+    strict = {"spec": {"securityContext": {"runAsNonRoot": True, "runAsUser": 1000}}}
+    pools = world.site.pools.model_copy(update={"template": strict})
+    write, read = "umask 077; id -u > {{output}}/who", "cat {{input:0}}/who"
+    async with world.driver(site=replace(world.site, pools=pools)) as (driver, told):
+        lines = await handed_on(world, driver, told, "strict/one", write, read)
+    assert lines[-1] == "1000"
+    assert (real.store / "strict/one/who").stat().st_uid == 1000
+
+
 async def test_outputs_are_kept_also_when_the_command_fails(world: World, real: Real) -> None:
     async with world.driver() as (driver, told):
         group = script(world, "echo half > {{output}}/result; exit 7", location="w/failed")
@@ -99,26 +132,12 @@ async def test_outputs_are_kept_also_when_the_command_fails(world: World, real: 
         assert (real.store / "w/failed/result").read_text() == "half\n"
 
 
-async def test_what_only_its_own_user_may_read_is_kept_and_brought_too(
-    world: World, real: Real
-) -> None:
+async def test_what_only_its_own_user_may_read_is_kept_and_brought_too(world: World) -> None:
+    write = "umask 077; mkdir {{output}}/own; echo secret > {{output}}/own/file"
+    read = "stat -c %a {{input:0}}/own/file; cat {{input:0}}/own/file"
     async with world.driver() as (driver, told):
-        first = script(
-            world,
-            "umask 077; mkdir {{output}}/own; echo secret > {{output}}/own/file",
-            location="w/own",
-        )
-        key, outcome = await run(driver, told, first)
-        assert outcome.reason is FinishReason.EXITED, (outcome, text(told, key))
-        assert (real.store / "w/own/own/file").read_text() == "secret\n"
-        second = script(
-            world,
-            "cat {{input:0}}/own/file",
-            inputs=[InputSource(task="one", location="w/own")],
-        )
-        key, outcome = await run(driver, told, second)
-        assert outcome.exit_code == 0, text(told, key)
-        assert text(told, key)[-1] == "secret"
+        lines = await handed_on(world, driver, told, "w/own", write, read)
+    assert lines[-2:] == ["644", "secret"]
 
 
 async def test_tasks_of_a_group_start_together(world: World) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 from kubernetes_asyncio import client
 
 from testcluster import kai, kwok
-from testcluster.build import Parts, cache_folder, ensure_node_parts
+from testcluster.build import Parts, ensure_node_parts
 from testcluster.control_plane import ControlPlane, Timing
 from testcluster.kubeapi import create_all, request, until
 from testcluster.lifecycles import NODE_LABEL
-from testcluster.node.images import make_images
 from testcluster.node.machine import Machine
 from testcluster.nodes import NodeKind, nodes
 from testcluster.reached import Reached
@@ -111,8 +110,7 @@ class Cluster(Reached):
             StartError: one of them ended instead.
         """
         parts = ensure_node_parts()
-        images = make_images(parts["pause"], cache_folder() / "images")
-        machine = Machine(name, self.plane, self._parts, parts, images, labels)
+        machine = Machine(name, self.plane, self._parts, parts, labels)
         self._machines.append(machine)
         async with self.api() as api:
             await create_all(api, [machine.definition])

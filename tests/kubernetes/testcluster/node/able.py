@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes.util
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+_MODULE = Path(__file__).parents[2] / "parts/node/go.mod"
 _NEEDED = frozenset({"cpu", "cpuset", "memory", "pids"})
 _TRIAL = """
 set -e
@@ -36,19 +38,41 @@ def why_no_node() -> str:
         return "it needs Linux"
     if os.geteuid() != 0:
         return "it needs root"
-    missing = [name for name in ("gcc", "ip", "mount", "nice", "unshare") if not shutil.which(name)]
+    if (os.cpu_count() or 1) < 2:
+        return "it needs two CPUs"
+    missing = [name for name in ("gcc", "go", "ip", "mount", "unshare") if not shutil.which(name)]
     if missing:
         return f"it needs the programs {', '.join(missing)}"
     if ctypes.util.find_library("seccomp") is None:
         return "it needs the library libseccomp (Debian: libseccomp2)"
-    return _why_no_cgroups() or _why_no_namespaces()
+    return _why_no_go() or _why_no_cgroups() or _why_no_namespaces()
 
 
 def hierarchies() -> Sequence[Path]:
     """Where cgroups are made: one folder (version 2), or one for each controller (version 1)."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
-    return sorted(path.parent for path in CGROUPS.glob("*/cgroup.procs"))
+    found = (path.parent for path in CGROUPS.glob("*/cgroup.procs"))
+    return sorted(path for path in found if not path.is_symlink())
+
+
+def _why_no_go() -> str:
+    (wanted,) = re.findall(r"^go (\S+)$", _MODULE.read_text(), re.MULTILINE)
+    done = subprocess.run(
+        ["go", "env", "GOVERSION"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GOTOOLCHAIN": "local"},
+    )
+    found = done.stdout.strip().removeprefix("go")
+    if _version(found) < _version(wanted):
+        return f"it needs Go {wanted} or newer, not {found or 'none'}"
+    return ""
+
+
+def _version(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)[:3]]
 
 
 def _why_no_cgroups() -> str:

@@ -1,11 +1,11 @@
-"""Images without a registry: OCI archives made of what this machine has, for containerd to import.
+"""Images without a registry: an OCI archive of what this machine has, for containerd to import.
 
 There are three. `pause` holds a pod's namespaces; it is one static program. `TASK` is what a user's
 image is to Cairn: a shell, the usual small programs and Python. `RUNTIME` is the same with the
 package `cairn_runtime` from the tree. Programs of this machine come with their libraries, as ldd
 names them, all in `/usr/lib`, where the loader looks without any configuration.
 
-A layer is kept by what decides it (its sources' paths, sizes and times), an archive by its layers.
+Layers are kept, each by what decides it: its sources' paths, sizes and times.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _PROGRAMS = (
 _LIBRARY = re.compile(r"(?:(\S+) => )?(/\S+) \(0x")
 _LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "ensurepip", "turtledemo", "lib2to3"}
 _SITE = "usr/lib/cairn"
+_USER = "10001:10001"
+"""That of `deploy/images/Dockerfile`."""
+_OCI = "application/vnd.oci.image"
 
 
 class CannotMakeImageError(RuntimeError):
@@ -66,26 +69,37 @@ class _Image:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_images(pause: Path, folder: Path) -> list[Path]:
-    """The archives of all images, made where they are not yet in `folder`.
+def make_images(pause: Path, layers: Path, archive: Path) -> None:
+    """Make an archive of all images.
 
     Args:
         pause: the static program of that image.
-        folder: where archives and layers are kept.
+        layers: where layers are kept.
+        archive: the file to make.
 
     Raises:
         CannotMakeImageError: a program or library is missing here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    layers.mkdir(parents=True, exist_ok=True)
     base = _base()
     path = {"Env": ["PATH=/usr/bin:/bin"]}
-    site = {"Env": [*path["Env"], f"PYTHONPATH=/{_SITE}"], "User": "10001:10001"}
+    site = {"Env": [*path["Env"], f"PYTHONPATH=/{_SITE}"], "User": _USER}
     images = [
         _Image(PAUSE, [[_Entry("pause", pause)]], {"Entrypoint": ["/pause"]}),
         _Image(TASK, [base], path),
         _Image(RUNTIME, [base, list(_package())], site),
     ]
-    return [_archive(image, folder) for image in images]
+    blobs: dict[str, bytes | Path] = {}
+    manifests = [_add_image(image, layers, blobs) for image in images]
+    with tarfile.open(archive, "w") as tar:
+        _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _add(tar, "index.json", _json({"schemaVersion": 2, "manifests": manifests}))
+        for digest, blob in blobs.items():
+            name = f"blobs/sha256/{digest}"
+            if isinstance(blob, Path):
+                tar.add(blob, name)
+            else:
+                _add(tar, name, blob)
 
 
 def _base() -> list[_Entry]:
@@ -145,8 +159,10 @@ def _package() -> Iterator[_Entry]:
         yield _Entry(f"{_SITE}/cairn_runtime/{relative}", source, 0o644)
 
 
-def _archive(image: _Image, folder: Path) -> Path:
+def _add_image(image: _Image, folder: Path, blobs: dict[str, bytes | Path]) -> dict[str, Any]:
+    """Add what an image is made of to `blobs`, by digest; its entry in the archive's index."""
     layers = [_layer(entries, folder) for entries in image.layers]
+    blobs.update((_digest(layer), layer) for layer in layers)
     config = _json(
         {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],
@@ -155,44 +171,26 @@ def _archive(image: _Image, folder: Path) -> Path:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(x)}" for x in layers]},
         }
     )
+    described = [
+        {
+            "mediaType": f"{_OCI}.layer.v1.tar",
+            "digest": f"sha256:{_digest(layer)}",
+            "size": layer.stat().st_size,
+        }
+        for layer in layers
+    ]
     manifest = _json(
         {
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
-            "layers": [
-                {
-                    "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                    "digest": f"sha256:{_digest(layer)}",
-                    "size": layer.stat().st_size,
-                }
-                for layer in layers
-            ],
+            "mediaType": f"{_OCI}.manifest.v1+json",
+            "config": _descriptor(f"{_OCI}.config.v1+json", config, blobs),
+            "layers": described,
         }
     )
-    target = folder / f"{hashlib.sha256(manifest + image.name.encode()).hexdigest()[:16]}.tar"
-    if not target.exists():
-        index = _json(
-            {
-                "schemaVersion": 2,
-                "manifests": [
-                    {
-                        **_descriptor("application/vnd.oci.image.manifest.v1+json", manifest),
-                        "annotations": {"io.containerd.image.name": image.name},
-                    }
-                ],
-            }
-        )
-        half = target.with_suffix(f".{os.getpid()}")
-        with tarfile.open(half, "w") as archive:
-            _add(archive, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-            _add(archive, "index.json", index)
-            for blob in (config, manifest):
-                _add(archive, f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}", blob)
-            for layer in layers:
-                archive.add(layer, f"blobs/sha256/{_digest(layer)}")
-        half.rename(target)
-    return target
+    return {
+        **_descriptor(f"{_OCI}.manifest.v1+json", manifest, blobs),
+        "annotations": {"io.containerd.image.name": image.name},
+    }
 
 
 def _layer(entries: Sequence[_Entry], folder: Path) -> Path:
@@ -241,12 +239,10 @@ def _digest(layer: Path) -> str:
     return layer.stem.rpartition("-")[2]
 
 
-def _descriptor(kind: str, blob: bytes) -> dict[str, Any]:
-    return {
-        "mediaType": kind,
-        "digest": f"sha256:{hashlib.sha256(blob).hexdigest()}",
-        "size": len(blob),
-    }
+def _descriptor(kind: str, blob: bytes, blobs: dict[str, bytes | Path]) -> dict[str, Any]:
+    digest = hashlib.sha256(blob).hexdigest()
+    blobs[digest] = blob
+    return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(blob)}
 
 
 def _json(value: object) -> bytes:

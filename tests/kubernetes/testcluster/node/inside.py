@@ -39,9 +39,8 @@ def main(settings: dict[str, Any]) -> None:
     while not Path(settings["socket"]).exists() and containerd.poll() is None:
         time.sleep(0.02)
     _say(started, "containerd listens")
-    for archive in settings["images"]:
-        _run(str(programs / "ctr"), "-n", "k8s.io", "images", "import", "--local", archive)
-        _say(started, f"{archive} is imported")
+    _run(str(programs / "ctr"), "-n", "k8s.io", "images", "import", "--local", settings["images"])
+    _say(started, "the images are imported")
     children["kubelet"] = _start(folder, "kubelet", *settings["kubelet"])
     names = {child.pid: name for name, child in children.items()}
     while True:

@@ -10,7 +10,9 @@ its relay listens, and the kubelet is told that such things are not its business
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -19,10 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from testcluster.build import Parts
+from testcluster.build import Parts, cache_folder
 from testcluster.control_plane import ControlPlane
 from testcluster.node import settings
 from testcluster.node.able import hierarchies
+from testcluster.node.images import make_images
 from testcluster.nodes import HOST
 from testcluster.processes import Process, free_port
 
@@ -30,6 +33,7 @@ REAL = "cairn.test/real"
 """The taint of real nodes: what a simulated node would do with a pod takes another image there."""
 _HERE = Path(__file__).parent
 _PATIENCE = 10.0
+_CGROUP = "cairn-node"
 _PYTHON = (sys.executable, "-I", "-S")
 
 
@@ -41,7 +45,6 @@ class Machine:
         plane: of its cluster.
         parts: has the kubelet.
         node_parts: of `ensure_node_parts`.
-        images: archives for its container runtime.
         labels: of the node, beside what every node has.
     """
 
@@ -51,7 +54,6 @@ class Machine:
         plane: ControlPlane,
         parts: Parts,
         node_parts: Mapping[str, Path],
-        images: Sequence[Path],
         labels: Mapping[str, str],
     ) -> None:
         self.name = name
@@ -59,10 +61,10 @@ class Machine:
         self._plane = plane
         self._kubelet = parts["kubelet"]
         self._programs = node_parts["containerd"].parent
-        self._images = images
+        self._pause = node_parts["pause"]
         self._labels = labels
         self._port = free_port()
-        self._cgroup = f"cairn-{secrets.token_hex(4)}"
+        self._cgroup = f"{_CGROUP}-{os.getpid()}-{secrets.token_hex(3)}"
         self._processes: list[Process] = []
 
     @property
@@ -83,9 +85,12 @@ class Machine:
 
     def start(self) -> None:
         """Start its programs; from the main thread only."""
+        _sweep()
         self.folder.mkdir()
         for cgroup in self._cgroups():
             cgroup.mkdir()
+        images = self.folder / "images.tar"
+        make_images(self._pause, cache_folder() / "layers", images)
         api = self._plane.url.rpartition(":")[2]
         way_out, way_in = f"unix:{self.folder / 'out'}", f"unix:{self.folder / 'in'}"
         self._relay("relay-out", way_out, f"tcp:{api}")
@@ -98,7 +103,7 @@ class Machine:
                     "folder": str(self.folder),
                     "programs": str(self._programs),
                     "socket": settings.SOCKET,
-                    "images": [str(archive) for archive in self._images],
+                    "images": str(images),
                     "relays": {
                         "relay-api": [f"tcp:{api}", way_out],
                         "relay-kubelet": [way_in, f"tcp:{self._port}"],
@@ -138,9 +143,8 @@ class Machine:
             process.stop()
         deadline = time.monotonic() + _PATIENCE
         for cgroup in self._cgroups():
-            for folder in sorted(cgroup.rglob("*/"), reverse=True):
+            for folder in _with_all_below(cgroup):
                 _remove(folder, deadline)
-            _remove(cgroup, deadline)
 
     def _cgroups(self) -> Iterator[Path]:
         return (hierarchy / self._cgroup for hierarchy in hierarchies())
@@ -164,6 +168,21 @@ class Machine:
 
     def _run(self, name: str, *command: str) -> None:
         self._processes.append(Process(name, command, self.folder))
+
+
+def _with_all_below(cgroup: Path) -> Sequence[Path]:
+    """A cgroup and those in it, the innermost first."""
+    return [*sorted(cgroup.rglob("*/"), reverse=True), cgroup]
+
+
+def _sweep() -> None:
+    """Remove the empty cgroups of tests that were killed: nothing else outlives those."""
+    for hierarchy in hierarchies():
+        for cgroup in hierarchy.glob(f"{_CGROUP}-*"):
+            if not Path("/proc", cgroup.name.split("-")[2]).exists():
+                for folder in _with_all_below(cgroup):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
 
 
 def _remove(cgroup: Path, deadline: float) -> None:
