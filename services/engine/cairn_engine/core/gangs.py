@@ -31,6 +31,7 @@ class Kind:
     mounts: tuple[str, ...] = ()
     topology: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    checkpoints: bool = False
 
     @property
     def features(self) -> frozenset[Feature]:
@@ -43,6 +44,7 @@ class Kind:
             Feature.VOLUME_MOUNTS: self.mounts,
             Feature.TOPOLOGY: self.topology,
             Feature.NODES_EXCLUDED: self.excluded,
+            Feature.CHECKPOINT: self.checkpoints,
         }
         return frozenset(feature for feature, value in wanted.items() if value)
 
@@ -106,6 +108,7 @@ def need_of(body: Mapping[str, Any], inputs: Sequence[str] = ()) -> Need:
             tuple(task.get("volume_mounts", ())),
             tuple(each["key"] for each in task.get("topology", ())),
             tuple(task.get("nodes_excluded", ())),
+            "checkpoints" in task,
         )
         kinds[kind] = kinds.get(kind, 0) + 1
     near = {cluster: inputs.count(cluster) for cluster in sorted(set(inputs))}

@@ -22,7 +22,7 @@ class Site:
         store: URL of the folder in which tasks leave their outputs for each other.
         nats_url: where tasks reach NATS, if they get credentials for it.
         runtime_image: the image of `cairn_runtime`; without one, pods get no inputs and keep no
-            outputs.
+            outputs, and no checkpoints can be made.
     """
 
     cluster: str
