@@ -227,7 +227,7 @@ async def test_the_folder_is_the_tasks_own_and_injected_files_are_in_it(
 
 @needs_namespaces
 async def test_out_of_memory_leaves_the_last_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
-    script = "echo 1 > /ckpt/x; exec python3 -c 'import time; x = bytes([1]) * (200 << 20); time.sleep(60)'"
+    script = "echo 1 > /ckpt/x; python3 -c 'x = bytes([1]) * (200 << 20); input()' < /dev/zero"
     task = saving(script, "/ckpt", tmp_path / "kept", resources=Resources(cpu=1, memory=60 * MI))
     _, outcome = (await cluster.run(task))[0]
     assert outcome.reason is FinishReason.OUT_OF_MEMORY
