@@ -78,8 +78,10 @@ class Checkpointer:
     def finish(self, within: float | None = None) -> None:
         """The command has ended: every entry has its last turn, in `within` seconds if given.
 
-        May be called again with less time.
+        May be called again with less time; with none, what is going on is abandoned at once.
         """
+        if within is not None and within <= 0:
+            self._abandoned.set()
         self._over.set()
         if within is not None:
             timer = threading.Timer(within, self._abandoned.set)

@@ -231,6 +231,7 @@ class Copy:
         self._files += 1
 
     def _file(self, there: int | None, name: str, path: str, reading: int) -> None:
+        now = time.time_ns()
         details = os.fstat(reading)
         if not stat.S_ISREG(details.st_mode):  # it was one when it was looked at
             return
@@ -242,21 +243,21 @@ class Copy:
         try:
             self._size += self._pump(reading, writing, details.st_size)
             os.fchmod(writing, details.st_mode & 0o777)
-            os.utime(writing, ns=(details.st_atime_ns, self._date(details)))
+            os.utime(writing, ns=(details.st_atime_ns, self._date(details, now)))
             if self._durable:
                 os.fsync(writing)
         finally:
             os.close(writing)
         self._files += 1
 
-    def _date(self, details: os.stat_result) -> int:
+    def _date(self, details: os.stat_result, opened: int) -> int:
         """What a copy is dated, in nanoseconds.
 
-        A file that was written to just now may be written to again without its date changing, as
-        clocks go in steps. Its copy is dated a little off, so that the next one does not pass for
-        the same (git does so with its index).
+        Clocks go in steps: a file that was written to just before it was opened may be written to
+        again without its date changing. Its copy is dated a little off, so that the next one does
+        not pass for the same (git does so with its index).
         """
-        young = self._live is not None and time.time_ns() - details.st_mtime_ns < _YOUNG
+        young = self._live is not None and opened - details.st_mtime_ns < _YOUNG
         return details.st_mtime_ns - int(young)
 
     def _pump(self, reading: int, writing: int, size: int) -> int:

@@ -265,14 +265,14 @@ class Shim:
         assert keeper is not None
         if self._patience == math.inf:
             keeper.order("last")
-        elif self._patience == -math.inf:
-            keeper.kill()
-        else:
-            now = time.monotonic()
+            return
+        now = time.monotonic()
+        seconds = 0.0
+        if self._patience > -math.inf:
             seconds = max(self._patience - now, checkpoints.LEAST_GRACE)
-            keeper.order(f"last {seconds:.3f}")
-            # It may hang in a storage that does not answer.
-            self._reactor.at(now + seconds + checkpoints.LEAST_GRACE, keeper.kill)
+        keeper.order(f"last {seconds:.3f}")
+        # It may hang in a storage that does not answer.
+        self._reactor.at(now + seconds + checkpoints.LEAST_GRACE, keeper.kill)
 
     def _kept(self, failure: str | None) -> None:
         self._keeper = None

@@ -44,6 +44,7 @@ class Stage:
         self._say = say
         self._done = done
         self._said = b""
+        self._over = False
         self._read, write = os.pipe2(os.O_CLOEXEC)
         orders, self._orders = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
@@ -64,8 +65,8 @@ class Stage:
             os.write(self._orders, f"{words}\n".encode())
 
     def kill(self) -> None:
-        """Ends it at once; `done` follows."""
-        with contextlib.suppress(ProcessLookupError):
+        """Ends it at once; `done` follows. Nothing if it has ended."""
+        if not self._over:
             os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
@@ -83,6 +84,7 @@ class Stage:
             self._say(line.decode(errors="replace"))
 
     def _ended(self, status: int) -> None:
+        self._over = True
         while self._reactor.watches(self._read):
             self._listen()
         os.close(self._orders)

@@ -135,6 +135,21 @@ async def test_one_that_takes_longer_than_the_grace_leaves_nothing_half(
     assert not list(tmp_path.glob(".cairn-*"))
 
 
+@needs_namespaces
+async def test_a_stop_without_grace_ends_a_copy_at_once_and_tidily(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    key = await place(
+        cluster, saving("truncate -s 1000G /ckpt/huge; exec sleep 60", "/ckpt", tmp_path / "kept")
+    )
+    await until(lambda: any(tmp_path.glob(".cairn-*/new/huge")))
+    before = time.monotonic()
+    await cluster.driver.stop([key], "at once", 0)
+    assert (await cluster.recorder.outcome(key)).reason is FinishReason.STOPPED
+    assert time.monotonic() - before < 1.5
+    assert not list(tmp_path.glob(".cairn-*"))
+
+
 async def test_storage_that_is_away_is_tried_again_and_fails_only_the_end(
     cluster: Cluster, tmp_path: Path
 ) -> None:
