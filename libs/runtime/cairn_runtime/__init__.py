@@ -8,6 +8,7 @@ control plane.
 - `room` names the files of an attempt's directory, which is all that a later bridge needs.
 - `mounts` and `process` give the command its namespaces; `logfile` keeps what it says.
 - `storage` and `transfer` move inputs and outputs, `checkpoints` copies folders meanwhile, and
-  `copying` is how: without following anything. The shim has them work in `stages`.
+  `copying` is how: without following anything. The shim has them work in processes of their own
+  (`stages`, `keeper`).
 - `pod` is the same for a Kubernetes pod: the containers beside the task's own.
 """

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import signal
 import socket
@@ -27,8 +26,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cairn_runtime import checkpoints, guest, libc, process
+from cairn_runtime import guest, libc, process
 from cairn_runtime.copying import StorageError
+from cairn_runtime.keeper import Keeper
 from cairn_runtime.logfile import LINE_LIMIT, STDERR, STDOUT, Splitter, Writer
 from cairn_runtime.peers import Peer, listen
 from cairn_runtime.reactor import Reactor
@@ -85,10 +85,10 @@ class Shim:
 
         self._sandbox: process.Sandbox | None = None
         self._stage: Stage | None = None  # a running transfer
-        self._keeper: Stage | None = None  # makes the checkpoints
-        self._concluding = False
-        self._patience = math.inf  # the moment until which the last checkpoint may take
-        self._lost: str | None = None  # why it failed
+        self._keeper = Keeper(
+            self._reactor, task.checkpoints, close=self._close_in_child, say=self._note
+        )
+        self._lost: str | None = None  # why the last checkpoint failed
         self._streams: dict[int, tuple[int, Splitter]] = {}  # descriptor -> stream, its splitter
         self._status = b""
         self._announced = b""
@@ -160,8 +160,7 @@ class Shim:
                     self._started_at = time.time()
                     self._room.started.write_text(f"{self._started_at:.6f}\n", encoding="ascii")
                     self._announce(b"S")
-                    if self._task.checkpoints:
-                        self._keep()
+                    self._keeper.start()
                 if self._task.memory:
                     self._watch_memory(self._restarts)
             if words.exit is not None:
@@ -191,7 +190,7 @@ class Shim:
         if self._task.isolation != NAMESPACES:
             # What outlived the init is our child now, being an orphan below a subreaper.
             for orphan in process.descendants(os.getpid()):
-                if self._keeper is None or orphan != self._keeper.pid:
+                if orphan != self._keeper.pid:
                     process.kill_tree(orphan)
         for descriptor in list(self._streams):
             self._drain(descriptor)
@@ -239,46 +238,14 @@ class Shim:
 
     # --- what is kept ---
 
-    def _keep(self) -> None:
-        """Has checkpoints made from now on."""
-        self._keeper = Stage(
-            self._reactor,
-            lambda say, orders: checkpoints.attend(self._task.checkpoints, say, orders),
-            close=self._close_in_child,
-            say=self._note,
-            done=self._kept,
-        )
-
     def _conclude(self) -> None:
         """The command has ended for good: the last checkpoint, the outputs, the outcome."""
-        self._concluding = True
-        if not self._task.checkpoints or self._started_at is None:
+        if self._started_at is None:
             self._keep_outputs()
-            return
-        if self._keeper is None:  # it was killed
-            self._keep()
-        self._hurry()
-
-    def _hurry(self) -> None:
-        """Asks for the last checkpoint, in the time that is left for it."""
-        keeper = self._keeper
-        assert keeper is not None
-        if self._patience == math.inf:
-            keeper.order("last")
-            return
-        now = time.monotonic()
-        seconds = 0.0
-        if self._patience > -math.inf:
-            seconds = max(self._patience - now, checkpoints.LEAST_GRACE)
-        keeper.order(f"last {seconds:.3f}")
-        # It may hang in a storage that does not answer.
-        self._reactor.at(now + seconds + checkpoints.LEAST_GRACE, keeper.kill)
+        else:
+            self._keeper.finish(self._kept)
 
     def _kept(self, failure: str | None) -> None:
-        self._keeper = None
-        if not self._concluding:
-            self._note(f"checkpoints ended ({failure}): there is only the last one to come")
-            return
         if self._ran_to_its_end():
             self._lost = failure
         elif failure is not None:
@@ -311,7 +278,7 @@ class Shim:
     def _fail(self, reason: str, code: int, message: str) -> None:
         self._log.note(message)
         self._reason, self._code, self._message = reason, code, message
-        if self._keeper is not None:  # the command ran before, and could not run again
+        if self._keeper.pid is not None:  # the command ran before, and could not run again
             self._conclude()
         else:
             self._finish()
@@ -417,12 +384,9 @@ class Shim:
     def _stop(self, order: Stop) -> None:
         if self._stopping is None:
             self._stopping = order
-        until = time.monotonic() + order.grace if order.grace > 0 else -math.inf
-        self._patience = min(self._patience, until)
+        self._keeper.allow(order.grace)
         if self._stage is not None:
             self._stage.kill()
-        elif self._concluding and self._keeper is not None:
-            self._hurry()
         elif self._pausing:
             self._pausing = False
             self._conclude()
@@ -527,7 +491,6 @@ class Shim:
             os.close(self._lifeline)
         if self._sandbox is not None and not self._over:
             os.close(self._sandbox.word)
-        if self._keeper is not None:
-            self._keeper.close()
+        self._keeper.close()
         for descriptor in self._streams:
             os.close(descriptor)

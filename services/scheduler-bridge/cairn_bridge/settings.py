@@ -63,7 +63,8 @@ class BridgeSettings(ServiceSettings):
         default=None, description="YAML with the pools of the Kubernetes cluster."
     )
     runtime_image: str | None = Field(
-        default=None, description="Image of cairn_runtime; without one pods get no inputs."
+        default=None,
+        description="Image of cairn_runtime; without one pods get no inputs or checkpoints.",
     )
     task_key: Path | None = Field(
         default=None,

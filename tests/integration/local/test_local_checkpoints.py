@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -271,3 +273,34 @@ async def test_outputs_have_their_own_way(cluster: Cluster, tmp_path: Path) -> N
     await cluster.run(task)
     assert (tmp_path / "kept/a").exists()
     assert (tmp_path / "out/ck/a").exists()
+
+
+async def test_when_its_process_is_killed_the_last_checkpoint_is_still_made(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    script = "echo 1 > /ckpt/a; sleep 3; echo 2 > /ckpt/b"
+    key = await place(cluster, saving(script, "/ckpt", tmp_path / "kept"))
+    await until((tmp_path / "kept/a").exists)
+    shim = (cluster.root / f"attempts/{key.workflow}/0-0/pid").read_text().split()[0]
+    children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
+    # The init has its own PID namespace, or children; the one that makes checkpoints has threads.
+    (keeper,) = [pid for pid in children if len(list(Path(f"/proc/{pid}/task").iterdir())) > 1]
+    os.kill(int(keeper), signal.SIGKILL)
+    assert (await cluster.recorder.outcome(key)).exit_code == 0
+    assert (tmp_path / "kept/b").exists()
+    assert any("only the last one" in line for line in cluster.recorder.texts(key, "cairn"))
+
+
+async def test_a_stop_between_two_runs_of_the_command_leaves_the_last_checkpoint(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    restart = RestartPolicy(exit_codes=[(5, 5)], limit=5, backoff_seconds=60)
+    entry = Checkpoint(path="/ckpt", url=f"file://{tmp_path}/kept", frequency=600)
+    task = shell("echo 1 > /ckpt/a; exit 5", checkpoints=[entry], restart=restart)
+    key = await place(cluster, task)
+    await cluster.recorder.until(
+        lambda: any("restart 1 begins" in line for line in cluster.recorder.texts(key))
+    )
+    await cluster.driver.stop([key], "enough", 5)
+    assert (await cluster.recorder.outcome(key)).reason is FinishReason.STOPPED
+    assert (tmp_path / "kept/a").exists()
