@@ -320,6 +320,10 @@ class TaskScheduled(TaskFacts):
 
     attempts: list[AttemptRef]
     node: str | None = None
+    message: str | None = Field(
+        default=None,
+        description="What keeps them from starting, where that takes long; said when it changes.",
+    )
 
 
 class TaskStarted(TaskFacts):
