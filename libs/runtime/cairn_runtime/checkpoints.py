@@ -2,9 +2,10 @@
 
 Source: OSMO user guide, "Checkpointing". What it leaves open is decided here, for every cluster:
 
-- An entry's first turn begins `frequency` after the command has started, each further one
-  `frequency` after the end of the one before, and at least `SHORTEST` after it. Entries have a
-  thread each: a slow one holds up no other, and none overlaps with itself.
+- An entry's first turn begins `frequency` after the command has started (in a pod, after the
+  sidecar has), each further one `frequency` after the end of the one before, and at least
+  `SHORTEST` after it. Entries have a thread each: a slow one holds up no other, and none overlaps
+  with itself.
 - A turn copies what is not at the URL already (see `copying`), and what it brings appears there
   when all of it has been copied, file by file. A folder that is missing or empty is "nothing
   yet", said once. What the task deletes stays at the URL.

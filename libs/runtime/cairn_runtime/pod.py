@@ -1,9 +1,11 @@
-"""`python -m cairn_runtime.pod fetch|keep|ready`: the containers beside a task in a pod.
+"""`python -m cairn_runtime.pod fetch|keep|ready|barrier`: the containers beside a task in a pod.
 
 `fetch` is an init container: it brings the inputs, and the task does not start if it fails.
 `keep` is a native sidecar: it makes checkpoints until SIGTERM, which the kubelet sends when the
 task's own container has ended (Kubernetes, "Sidecar Containers"), makes the last ones and then
 takes the outputs away. `ready` is its probe: a signal that came before it listened would be lost.
+`barrier` is an init container that ends when the kubelet shows it that its pod is annotated as
+open: all tasks are ready.
 
 What they are to do stands in `CAIRN_POD` as JSON; the folders are those that the task sees. The
 last words of one that fails are its pod's termination message.
@@ -15,6 +17,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,13 +27,21 @@ from cairn_runtime.room import Checkpoint, Input, Output
 from cairn_runtime.transfer import fetch_inputs, persist_outputs
 
 DATA = Path("/osmo/data")
+BARRIER = Path("/var/run/cairn-barrier/word")
+_LOOK_SECONDS = 0.1
 _LISTENS = ".keep-listens"
 
 
-def main(verb: str, environment: Mapping[str, str], data: Path) -> int:
+def main(verb: str, environment: Mapping[str, str], data: Path, word: Path = BARRIER) -> int:
     """Does one container's work; returns its exit code."""
     if verb == "ready":
         return 0 if (data / _LISTENS).exists() else 1
+    if verb != "keep":  # the first process of a container ignores what it does not handle
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    if verb == "barrier":
+        while word.read_text(encoding="utf-8").strip() != "open":
+            time.sleep(_LOOK_SECONDS)
+        return 0
     order = json.loads(environment["CAIRN_POD"])
     outputs, inputs = data / "output", data / "input"
     try:

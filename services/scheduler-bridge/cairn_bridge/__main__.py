@@ -52,6 +52,7 @@ def _kubernetes_driver(settings: BridgeSettings) -> ClusterDriver:
         start=settings.container_patience,
         node=settings.node_patience,
         orphan=settings.orphan_seconds,
+        eviction=settings.eviction_grace,
     )
     return KubernetesDriver(
         lambda: Api.connect(

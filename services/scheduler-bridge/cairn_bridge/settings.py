@@ -64,7 +64,8 @@ class BridgeSettings(ServiceSettings):
     )
     runtime_image: str | None = Field(
         default=None,
-        description="Image of cairn_runtime; without one pods get no inputs or checkpoints.",
+        description="Image of cairn_runtime; without one pods get no inputs and checkpoints, and "
+        "groups no barrier.",
     )
     task_key: Path | None = Field(
         default=None,
@@ -84,6 +85,9 @@ class BridgeSettings(ServiceSettings):
     )
     node_patience: float = Field(
         default=300.0, ge=0, description="Seconds after which what ran on a silent node is lost."
+    )
+    eviction_grace: int = Field(
+        default=30, ge=1, description="Seconds that a command has to end whose pod others delete."
     )
     orphan_seconds: float = Field(
         default=600.0, gt=0, description="After how long what nobody knows is removed."

@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+from testcluster.cluster import Cluster
 from testcluster.reached import Reached
 
 from cairn_bridge.cluster import AttemptKey, Fact, Outcome, Phase
@@ -24,6 +26,7 @@ from cairn_common.security import PassIssuer
 ORDER = list(Phase)
 PATIENCE = 60.0
 """Seconds for what takes one or two on a machine that does nothing else."""
+_BY_COMMAND = {"run", "exit_code", "end", "stop"}
 FAST = Patience(image=2.0, start=2.0, node=4.0, orphan=600.0)
 
 
@@ -159,6 +162,12 @@ class World:
         (uuid_,) = (task.uuid for task in group.tasks if task.index == key.index)
         return names.pod_name(uuid_, key.attempt)
 
+    async def pod(self, key: AttemptKey, group: GroupPlacement) -> Document:
+        """An attempt's pod as it is."""
+        pod = await self.api.get(self.pods, self.pod_of(key, group))
+        assert pod is not None
+        return pod
+
     def group(self, size: int = 1, **fields: Any) -> GroupPlacement:
         """A new workflow with one group of equal tasks; see `task` for their fields."""
         number = next(self._numbers)
@@ -181,8 +190,10 @@ class World:
         )
 
     def task(self, workflow_uuid: str, index: int, **fields: Any) -> TaskPlacement:
-        """One task. `sim` says what the simulated node does with it."""
+        """One task. `sim` says what a simulated node does with it; a real one runs the command."""
         sim = fields.pop("sim", {})
+        if not isinstance(self.cluster, Cluster) and (unreal := _told_only(sim)):
+            pytest.skip(f"only a simulated node can be told: {unreal}")
         environment = {
             f"SIM_{name.upper()}": str(value) for name, value in sim.items()
         } | fields.pop("environment", {})
@@ -192,12 +203,29 @@ class World:
                 "name": f"t{index}",
                 "uuid": f"{workflow_uuid[:16]}{index:016x}",
                 "image": "ubuntu:24.04",
-                "command": ["sleep", "1"],
+                "command": ["sh", "-c", _script(sim)],
                 "environment": environment,
                 "resources": Resources(cpu=1, memory=1 << 28),
                 **fields,
             }
         )
+
+
+def _told_only(sim: Mapping[str, Any]) -> str:
+    """What of a task's fate no command can bring about."""
+    only = [f"{name} {value}" for name, value in sim.items() if name not in _BY_COMMAND]
+    only += ["end Evicted"] if sim.get("end") == "Evicted" else []
+    return ", ".join(only)
+
+
+def _script(sim: Mapping[str, Any]) -> str:
+    """The same as the simulated node does, for a shell."""
+    run = str(sim.get("run", "1s"))
+    end = "tail /dev/zero" if sim.get("end") == "OOMKilled" else f"exit {sim.get('exit_code', 0)}"
+    return (
+        f"trap 'sleep {str(sim.get('stop', '0s')).removesuffix('s')}; exit 143' TERM; "
+        f"sleep {'infinity' if run == 'forever' else run.removesuffix('s')} & wait $!; {end}"
+    )
 
 
 def keys_of(group: GroupPlacement) -> list[AttemptKey]:

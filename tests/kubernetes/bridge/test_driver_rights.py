@@ -184,7 +184,9 @@ def assert_few_rights(spec: dict[str, Any]) -> None:
     for helper in spec["initContainers"]:
         assert helper["securityContext"]["readOnlyRootFilesystem"] is True
         assert helper["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert all(mount["name"] == names.DATA_VOLUME for mount in helper["volumeMounts"])
+        mounts = {mount["name"] for mount in helper["volumeMounts"]}
+        own = helper["name"] == names.BARRIER_CONTAINER
+        assert mounts == {names.BARRIER_VOLUME if own else names.DATA_VOLUME}
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ async def test_tasks_of_one_topology_group_share_a_node(world: World) -> None:
 async def test_platforms_and_excluded_nodes_choose_the_node(world: World) -> None:
     async with world.driver() as (driver, told):
         names = {info.name for info in await driver.inventory() if "gpu" in info.platforms}
-        assert len(names) >= 2
+        if len(names) < 2:
+            pytest.skip("needs two nodes of instance type gpu")
         (wanted, *excluded) = sorted(names)
         group = world.group(
             sim={"run": "forever"},

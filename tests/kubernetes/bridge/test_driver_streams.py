@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from driver_harness import PATIENCE, Recorder, World, keys_of
@@ -12,6 +13,7 @@ from testcluster import kwok
 from cairn_bridge.cluster import AttemptKey, Phase
 from cairn_bridge.drivers.kubernetes.driver import KubernetesDriver
 from cairn_common.events import GroupPlacement
+from cairn_common.pools import ClusterPools, Credential, Pool
 
 pytestmark = pytest.mark.simulator
 
@@ -37,9 +39,9 @@ class LogFile:
 
 
 async def start(
-    world: World, driver: KubernetesDriver, told: Recorder, log: LogFile
+    world: World, driver: KubernetesDriver, told: Recorder, log: LogFile, **fields: Any
 ) -> tuple[GroupPlacement, AttemptKey]:
-    group = world.group(sim={"run": "forever"})
+    group = world.group(sim={"run": "forever"}, **fields)
     (key,) = keys_of(group)
     namespace = world.site.namespace
     pod = world.pod_of(key, group)
@@ -131,6 +133,27 @@ async def test_lines_are_said_again_from_a_number_on(world: World, tmp_path: Pat
         await driver.resend_log(key, 18)
         assert told.finals[key] == finals + 1
         assert sorted(seq for _, seq in told.said) == [18, 19]
+
+
+KEEPS = {"robots": Credential(secret="team-robots", keys=["token"])}
+
+
+@pytest.mark.parametrize("pools", [ClusterPools(pools={"default": Pool(credentials=KEEPS)})])
+async def test_values_of_credentials_are_masked(world: World, tmp_path: Path) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "team-robots", "namespace": world.site.namespace},
+        "stringData": {"token": "swordfish"},
+    }
+    await world.create(secret, "secrets")
+    log = LogFile(tmp_path / "log")
+    log.write(1)
+    log.path.write_text(log.path.read_text().replace("line 0", "the token is swordfish"))
+    async with world.driver() as (driver, told):
+        _, key = await start(world, driver, told, log, credentials={"robots": "/run/robots"})
+        await told.until(lambda: len(told.lines.get(key, ())) == 1)
+        assert told.text(key) == ["the token is [MASKED]"]
 
 
 async def test_a_program_beside_the_task(world: World, tmp_path: Path) -> None:

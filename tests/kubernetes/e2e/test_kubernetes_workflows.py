@@ -110,6 +110,7 @@ RIGHTS: Mapping[str, Any] = {
     "privileged": True,
     "hostNetwork": True,
     "volumeMounts": ["/data/maps:/maps"],
+    "credentials": {"maps": {"MAPS_USER": "user"}},
 }
 SITE: Mapping[str, Any] = {"gpu": 8, "nodesExcluded": ["gpu-0"], "topology": [{"key": "rack"}]}
 
@@ -128,6 +129,8 @@ async def test_what_a_pool_allows_is_in_the_pods_and_where_they_run(cairn: Cairn
         (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == "/maps")
         (volume,) = (each for each in spec["volumes"] if each["name"] == mount["name"])
         assert volume["hostPath"]["path"] == "/data/maps"
+        (variable,) = (each for each in container["env"] if each["name"] == "MAPS_USER")
+        assert variable["valueFrom"] == {"secretKeyRef": {"name": "team-maps", "key": "user"}}
     assert await asyncio.to_thread(cairn.finish, name) == "COMPLETED", cairn.story(name)
     # Of the two racks with two nodes each, one has an excluded node: two full nodes, one rack.
     assert {task["node_name"] for task in cairn.tasks(name).values()} == {"gpu-2", "gpu-3"}
@@ -143,6 +146,8 @@ async def test_what_a_pool_allows_is_in_the_pods_and_where_they_run(cairn: Cairn
         ("free", {"nodesExcluded": ["gpu-0", "gpu-1", "gpu-2", "gpu-3"]}, {}, "leave no node"),
         ("alpha", {"gpu": 16}, {}, "gpu 16 <= 8"),
         ("narrow", {"cpu": 3}, {}, "asks for cpu 3, more than the guarantee 2 of pool narrow"),
+        ("alpha", {}, {"credentials": {"maps": "/m"}}, "Could not find the credential: maps"),
+        ("free", {}, {"credentials": {"maps": {"T": "token"}}}, "maps has no key token"),
         ("alpha", {"platform": "agx"}, {}, "Platform agx does not exist in pool alpha!"),
     ],
 )

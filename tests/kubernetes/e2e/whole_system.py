@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 from kubernetes_asyncio import client
+from testcluster.account import bridge_account
 from testcluster.kubeapi import collection, create_all, request, until
 from testcluster.nodes import RACK
 from testcluster.processes import Process, free_port
@@ -45,6 +46,7 @@ POOLS: Pools = {
                 }
             },
             "topology_keys": [{"key": "rack", "label": RACK}],
+            "credentials": {"maps": {"secret": "team-maps", "keys": ["user", "password"]}},
         },
     },
     "south": {
@@ -115,7 +117,6 @@ class Cairn(System):
 
     def start_bridge(self, cluster: str) -> None:
         """Start the bridge of a cluster."""
-        reached = self.clusters[cluster]
         pools = self.folder / f"pools-{cluster}.yaml"
         pools.write_text(orjson.dumps({"pools": self.pools[cluster]}).decode())
         settings = {
@@ -123,14 +124,17 @@ class Cairn(System):
             "CAIRN_TASK_KEY": self._accounts / f"tasks-{cluster}.json",
             "CAIRN_CLUSTER": cluster,
             "CAIRN_CLUSTER_DRIVER": "kubernetes",
-            "CAIRN_KUBECONFIG": reached.kubeconfig,
-            "CAIRN_KUBERNETES_CONTEXT": reached.context,
+            "CAIRN_KUBECONFIG": self.kubeconfig(cluster),
             "CAIRN_KUBERNETES_NAMESPACE": self.namespace,
             "CAIRN_POOLS_FILE": pools,
             "CAIRN_RUNTIME_IMAGE": "cairn:0.1.0",
         }
         name = f"bridge-{cluster}"
         self._run(name, "cairn_bridge", {key: str(value) for key, value in settings.items()})
+
+    def kubeconfig(self, cluster: str) -> Path:
+        """How its bridge reaches a cluster."""
+        return self.folder / f"bridge-{cluster}.kubeconfig"
 
     def stop(self) -> None:
         """End all services."""
@@ -254,16 +258,20 @@ def running_cairn(
         secured_nats(folder, [cluster.name for cluster in clusters]) as nats,
     ):
         settings = {**servers.settings, "CAIRN_NATS_URL": nats.url}
-        for cluster in clusters:
-            asyncio.run(_open_namespace(cluster, namespace))
         cairn = Cairn(clusters, folder, settings, nats.folder, namespace, pools, changes)
-        try:
-            cairn.start()
-            yield cairn
-        finally:
-            cairn.stop()
-            for cluster in clusters:
-                asyncio.run(_empty_namespace(cluster, namespace))
+        with asyncio.Runner() as runner:
+            opened = contextlib.AsyncExitStack()
+            try:
+                for cluster in clusters:
+                    runner.run(_open_namespace(cluster, namespace))
+                    opened.push_async_callback(_empty_namespace, cluster, namespace)
+                    account = bridge_account(cluster, namespace, cairn.kubeconfig(cluster.name))
+                    runner.run(opened.enter_async_context(account))
+                opened.callback(cairn.stop)
+                cairn.start()
+                yield cairn
+            finally:
+                runner.run(opened.aclose())
 
 
 async def _open_namespace(cluster: Reached, namespace: str) -> None:

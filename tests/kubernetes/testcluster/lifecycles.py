@@ -23,6 +23,9 @@ second and exit with 0.
 | sidecar-run | SIM_SIDECAR_RUN | how long sidecars go on after the main containers |
 | stop | SIM_STOP | how long containers take to end when the pod is deleted |
 
+An init container that is called after Cairn's barrier comes after the others and the sidecars, and
+runs until its pod is annotated as open: the kubelet shows it that annotation as a file.
+
 A delay starts anew when the pod is changed while it waits.
 """
 
@@ -52,6 +55,10 @@ _INITIALIZED = 'any(.status.conditions[]?; .type == "Initialized" and .status ==
 _INIT_STARTED = (
     "any(.status.initContainerStatuses[]?; .state.running != null or .state.terminated != null)"
 )
+_GATE = "cairn-barrier"
+_AT_GATE = f'any(.status.initContainerStatuses[]?; .name == "{_GATE}" and .state.running != null)'
+_BEFORE_GATE = f'(any(.spec.initContainers[]?; .name == "{_GATE}") and ({_AT_GATE} | not))'
+_SHUT = f'({_AT_GATE} and .metadata.annotations["cairn/barrier"] != "open")'
 _VARIABLES = (
     '[.spec.containers[], .spec.initContainers[]? | .env[]? | select(.name | startswith("SIM_"))]'
 )
@@ -122,8 +129,11 @@ def _terminated(code: str, reason: str) -> str:
 """
 
 
-def _init_statuses(plain: str, sidecar: str, *, done: bool) -> str:
-    """Init containers that end, and those that are native sidecars, each with its state."""
+def _init_statuses(plain: str, sidecar: str, *, done: bool, gate: str | None = None) -> str:
+    """Init containers that end, and those that are native sidecars, each with its state.
+
+    `gate` is the state of the barrier, if it is not that of the others that end.
+    """
     flag = str(done).lower()
     return f"""
 initContainerStatuses:
@@ -137,6 +147,8 @@ initContainerStatuses:
   state:
 {{{{ if $sidecar }}}}
 {sidecar}
+{{{{ else if eq .name "{_GATE}" }}}}
+{plain if gate is None else gate}
 {{{{ else }}}}
 {plain}
 {{{{ end }}}}
@@ -329,24 +341,40 @@ def _initializations() -> Iterator[dict[str, Any]]:
         "Pod",
         "pod-init-running",
         f"{uninitialized} and ({_INIT_STARTED} | not)",
-        _status(_init_statuses(_RUNS, _waiting("PodInitializing"), done=False)),
+        _status(
+            _init_statuses(
+                _RUNS,
+                _waiting("PodInitializing"),
+                done=False,
+                gate=_waiting("PodInitializing"),
+            )
+        ),
+    )
+    init_code = _told("init-exit-code", "0")
+    yield _stage(
+        "Pod",
+        "pod-at-barrier",
+        f'{uninitialized} and {_INIT_STARTED} and {_BEFORE_GATE} and {init_code} == "0"',
+        _status(_init_statuses(_end_of_init("0", "Completed"), _RUNS, done=True, gate=_RUNS)),
+        delay=_told("init-run", "0s"),
     )
     yield _stage(
         "Pod",
         "pod-init-done",
-        f'{uninitialized} and {_INIT_STARTED} and {_told("init-exit-code", "0")} == "0"',
+        f"{uninitialized} and {_INIT_STARTED}"
+        f' and ({_BEFORE_GATE} | not) and ({_SHUT} | not) and {init_code} == "0"',
         _status(
             "conditions:\n"
             + _condition("Initialized", "True")
             + _init_statuses(_end_of_init("0", "Completed"), _RUNS, done=True)
             + _main(_waiting("ContainerCreating"))
         ),
-        delay=_told("init-run", "0s"),
+        delay=f'if {_AT_GATE} then "0s" else {_told("init-run", "0s")} end',
     )
     yield _stage(
         "Pod",
         "pod-init-failed",
-        f'{uninitialized} and {_INIT_STARTED} and {_told("init-exit-code", "0")} != "0"',
+        f'{uninitialized} and {_INIT_STARTED} and {init_code} != "0"',
         _status(
             "phase: Failed\n"
             + _init_statuses(

@@ -7,7 +7,7 @@ import pytest
 from cairn_api.core.fitting import problems_of
 from cairn_api.core.inventory import Site
 from cairn_common.events import NodeInfo
-from cairn_common.pools import Platform, Pool, Queue, Share, TopologyKey
+from cairn_common.pools import Credential, Platform, Pool, Queue, Share, TopologyKey
 from cairn_common.spec import Feature, load_workflow
 
 GI = 1 << 30
@@ -18,6 +18,7 @@ POOL = Pool(
     platforms={"plain": Platform(), "trusted": RIGHTS},
     default_platform="plain",
     topology_keys=[TopologyKey(key="rack", label="example.com/rack")],
+    credentials={"aws": Credential(secret="team-aws", keys=["id", "key"])},
 )
 
 
@@ -58,6 +59,10 @@ BOTH = (node("n1", platforms=("plain", "trusted")), node("n2", platforms=("plain
         ("volumeMounts: ['/data/sets:/sets']", "platform: trusted", None),
         ("", "topology: [{key: rack}]", None),
         ("", "nodesExcluded: [n1]", None),
+        ("credentials: {aws: /root/.aws}", "cpu: 1", None),
+        ("credentials: {aws: {AWS_ACCESS_KEY_ID: id}}", "cpu: 1", None),
+        ("credentials: {azure: /a}", "cpu: 1", "Could not find the credential: azure."),
+        ("credentials: {aws: {TOKEN: token}}", "cpu: 1", "Credential aws has no key token."),
         (
             "privileged: true",
             "cpu: 1",

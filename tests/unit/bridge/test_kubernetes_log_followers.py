@@ -31,7 +31,9 @@ def test_who_waits_to_follow_takes_little_memory() -> None:
     tracemalloc.start()
     try:
         followers = [
-            LogFollower(nothing, pods, "pod", key, helpers=True, reporter=nothing, gates=gates)
+            LogFollower(
+                nothing, pods, "pod", key, helpers=True, mask=nothing, reporter=nothing, gates=gates
+            )
             for _ in range(count)
         ]
         for follower in followers:

@@ -24,7 +24,16 @@ from cairn_common.events import (
     TaskPlacement,
     Topology,
 )
-from cairn_common.pools import ClusterPools, Platform, Pool, Queue, Share, Toleration, TopologyKey
+from cairn_common.pools import (
+    ClusterPools,
+    Credential,
+    Platform,
+    Pool,
+    Queue,
+    Share,
+    Toleration,
+    TopologyKey,
+)
 from cairn_common.spec.features import Feature
 from cairn_runtime.room import Checkpoint as Order
 
@@ -257,6 +266,54 @@ def test_the_runtime_stands_beside_the_task() -> None:
     order = json.loads(fetch["env"][0]["value"])
     assert order["inputs"][0]["url"] == "s3://store/w/t/0"
     assert order["outputs"] == [{"url": "s3://store/w/me/0", "regex": None}]
+
+
+def test_credentials_are_the_clusters_secrets() -> None:
+    where = site(
+        credentials={
+            "aws": Credential(secret="team-aws", keys=["id", "key"]),
+            "token": Credential(secret="robots", keys=["token"]),
+        }
+    )
+    wanted = {"aws": {"AWS_ACCESS_KEY_ID": "id"}, "token": "/run/token"}
+    pod = the_pod(where, group(task(0, credentials=wanted)))
+    (variable,) = [each for each in container(pod)["env"] if each["name"] == "AWS_ACCESS_KEY_ID"]
+    assert variable["valueFrom"] == {"secretKeyRef": {"name": "team-aws", "key": "id"}}
+    (mount,) = [
+        each for each in container(pod)["volumeMounts"] if each["mountPath"] == "/run/token"
+    ]
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == mount["name"]]
+    assert volume["secret"]["secretName"] == "robots"
+    assert volume["secret"]["items"] == [{"key": "token", "path": "token"}]
+    assert mount["readOnly"] is True
+
+
+def test_a_pool_gives_no_other_credentials_and_no_other_keys() -> None:
+    where = site(credentials={"aws": Credential(secret="team-aws", keys=["id"])})
+    for wanted in ({"other": "/o"}, {"aws": {"KEY": "key"}}):
+        with pytest.raises(PlacementError, match=r"credential: other|no key key"):
+            build(where, group(task(0, credentials=wanted)), None)
+
+
+def test_tasks_that_start_together_wait_at_a_barrier() -> None:
+    where = Site("east", "cairn", runtime_image="cairn/runtime:1")
+    together = group(task(0), task(1))
+    for pod in build(where, together, None).pods.values():
+        *_, last = pod["spec"]["initContainers"]
+        assert last["name"] == "cairn-barrier"
+        assert last["volumeMounts"][0]["readOnly"] is True
+        (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == "cairn-barrier"]
+        (item,) = volume["downwardAPI"]["items"]
+        assert item["fieldRef"]["fieldPath"] == "metadata.annotations['cairn/barrier']"
+        assert pod["metadata"]["annotations"]["cairn/barrier"] == "closed"
+    for alone in (
+        build(where, group(task(0)), None),
+        build(where, together.model_copy(update={"barrier": False}), None),
+        build(Site("east", "cairn"), together, None),
+    ):
+        for pod in alone.pods.values():
+            assert "cairn/barrier" not in pod["metadata"]["annotations"]
+            assert "cairn-barrier" not in json.dumps(pod)
 
 
 def saved(path: str, url: str = "file:///saved", **fields: Any) -> Checkpoint:

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cairn_bridge.settings import BridgeSettings
 from cairn_common.events import CATALOGUE, ClusterHeartbeat, ClusterResources, TaskLog
 from cairn_common.events.catalogue import TaskFacts
 from cairn_common.events.subjects import PLACEMENTS, STREAMS
+from cairn_common.pools import ClusterPools
 from cairn_common.requests import CLUSTER_SUBJECT
 from cairn_common.security.accounts import bridge_permissions
 from cairn_standalone.parts import SERVICES
@@ -100,6 +102,25 @@ def test_documents_name_real_settings() -> None:
     client = {"CAIRN_URL", "CAIRN_USER"}
     named = set(re.findall(r"\bCAIRN_[A-Z_]+", (ROOT / "docs/deploy.md").read_text()))
     assert named <= known | client
+
+
+def test_pools_in_documents_are_pools() -> None:
+    text = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(pools:\n.*?)```", text, re.DOTALL)
+    pools = ClusterPools.model_validate(yaml.safe_load(example))
+    assert {name for pool in pools.pools.values() for name in pool.platforms} == {"l40", "jetson"}
+
+
+def test_the_bridge_in_its_cluster_has_real_settings_and_pools() -> None:
+    documents = yaml.safe_load_all((ROOT / "deploy/kubernetes/bridge.yaml").read_text("utf-8"))
+    by_kind = {each["kind"]: each for each in documents}
+    given = by_kind["ConfigMap"]["data"]
+    ClusterPools.model_validate(yaml.safe_load(given.pop("pools.yaml")))
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    names = {*given, *(each["name"] for each in container["env"])}
+    known = {f"CAIRN_{name.upper()}" for name in BridgeSettings.model_fields}
+    assert names <= known
+    assert container["image"] == given["CAIRN_RUNTIME_IMAGE"]
 
 
 @pytest.mark.parametrize("name", NAMES)

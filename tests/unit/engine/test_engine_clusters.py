@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cairn_common.events import Checkpoint, FinishReason, GroupPlacement, NodeInfo
-from cairn_common.pools import Platform, Pool
+from cairn_common.pools import Credential, Platform, Pool
 from cairn_common.spec.features import Feature
 from cairn_common.status import TaskStatus
 from cairn_engine.core import (
@@ -113,6 +113,9 @@ def test_rights_platforms_and_features_decide_where_it_fits() -> None:
     assert some.choose(POOL, "west", need(platform="robot")) == "east"
     able = clusters(east=[node(used=7)], west=[node()], features={"east": ["topology"], "west": []})
     assert able.choose(POOL, "west", need(topology=("rack",))) == "east"
+    keeps = Pool(credentials={"aws": Credential(secret="aws", keys=["id"])})
+    some = clusters(east=[node(used=7)], west=[node()], terms={"east": keeps, "west": Pool()})
+    assert some.choose(POOL, "west", need(credentials=(("aws", ("id",)),))) == "east"
     other = clusters(east=[node(pools=["else"])], west=[node(used=8)])
     assert other.choose(POOL, "east", need(cpu=1)) == "west"
 
@@ -297,7 +300,7 @@ def test_who_waits_for_a_cluster_follows_a_gang_that_has_one() -> None:
 
 
 def test_a_need_follows_from_the_body() -> None:
-    asked = task("x", resource="big")
+    asked = task("x", resource="big", credentials={"aws": {"ID": "id"}, "token": "/t"})
     workflow = spec(group("g", {**asked, "lead": True}, {**asked, "name": "y"}))
     workflow = workflow.model_validate(
         {**workflow.model_dump(by_alias=True), "resources": {"big": {"cpu": 3, "gpu": 1}}}
@@ -308,6 +311,7 @@ def test_a_need_follows_from_the_body() -> None:
     assert found.near == (("a", 1), ("b", 2))
     ((kind, count),) = found.kinds
     assert (kind.cpu, kind.gpu, count) == (3, 1, 2)
+    assert kind.credentials == (("aws", ("id",)), ("token", ()))
 
 
 def test_checkpoints_travel_to_the_cluster_and_ask_for_one_that_makes_them() -> None:

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from cairn_runtime.pod import main
 
 
@@ -35,6 +37,44 @@ def test_inputs_are_there_before_the_task(tmp_path: Path) -> None:
 def test_an_input_that_is_missing_fails_with_its_name(tmp_path: Path) -> None:
     source = {"number": 0, "url": f"file://{tmp_path}/no", "label": "sets", "required": True}
     assert main("fetch", order([source], []), tmp_path / "data") == 1
+
+
+def at_barrier(word: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys; from pathlib import Path; from cairn_runtime.pod import main;"
+        "sys.exit(main('barrier', {}, Path(), Path(sys.argv[1])))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(word)])
+
+
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal, see proc(5)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_the_barrier_holds_until_the_word_is_open(tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    word.write_text("closed")
+    process = at_barrier(word)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    word.with_name("next").write_text("open")
+    word.with_name("next").replace(word)  # as the kubelet does it
+    assert process.wait(timeout=20) == 0
+
+
+def test_who_waits_at_the_barrier_can_be_stopped(tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    word.write_text("closed")
+    process = at_barrier(word)
+    deadline = time.monotonic() + 20
+    while not handles(process.pid, signal.SIGTERM):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
 
 
 def test_outputs_are_kept_when_the_task_has_ended(tmp_path: Path) -> None:

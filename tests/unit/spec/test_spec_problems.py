@@ -46,6 +46,8 @@ TASK_FAULTS = [
     ("args: [a: b]", 7, 12, "args[0]", "a mapping", "Quote the text", "USAGE"),
     ("environment: {A: null}", 7, 22, "environment.A", "is empty", "Give it a value", "USAGE"),
     ("environment: {'A=B': 1}", 7, 19, "environment.A=B", "not a name", "", "USER"),
+    ("credentials: {c: {'': k}}", 7, 23, "credentials.c.", "not a name", "", "USER"),
+    ("credentials: {c: keys}", 7, 22, "credentials.c", "absolute path", "/root/.osmo", "USER"),
     ("lead: maybe", 7, 11, "lead", "true or false", "", "USAGE"),
     ("resource: big", 7, 15, "resource", "Requesting undefined resource big.", "", "RESOURCE"),
     (

@@ -234,6 +234,10 @@ class TaskPlacement(Model):
     volume_mounts: list[str] = Field(
         default=[], description="Folders of the node, `source` or `source:destination`."
     )
+    credentials: dict[str, str | dict[str, str]] = Field(
+        default={},
+        description="By name the folder for its files, or variables and the keys they show.",
+    )
 
 
 class GroupPlacement(Model):
@@ -329,6 +333,10 @@ class TaskScheduled(TaskFacts):
 
     attempts: list[AttemptRef]
     node: str | None = None
+    message: str | None = Field(
+        default=None,
+        description="What keeps them from starting, where that takes long; said when it changes.",
+    )
 
 
 class TaskStarted(TaskFacts):
@@ -470,7 +478,7 @@ class ClusterResources(ClusterEvent):
         default=None,
         description="What workflows may use there beyond running commands: `privileged`, "
         "`host_network`, `volume_mounts`, `topology`, `nodes_excluded`, `platform`, `gpu`, "
-        "`checkpoint`.",
+        "`credentials`, `checkpoint`.",
     )
 
 

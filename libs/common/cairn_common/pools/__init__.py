@@ -5,9 +5,18 @@ before a workflow is accepted what a pool does not allow. All of it is pure: the
 submissions and bridges build pods from the same values.
 """
 
-from cairn_common.pools.checks import check_pool, mount_of, needed, refusals, with_defaults
+from cairn_common.pools.checks import (
+    check_pool,
+    keys_wanted,
+    mount_of,
+    needed,
+    refusals,
+    unknown_credentials,
+    with_defaults,
+)
 from cairn_common.pools.model import (
     ClusterPools,
+    Credential,
     Platform,
     Pool,
     Queue,
@@ -19,6 +28,7 @@ from cairn_common.pools.templates import merge, merge_all
 
 __all__ = [
     "ClusterPools",
+    "Credential",
     "Platform",
     "Pool",
     "Queue",
@@ -26,10 +36,12 @@ __all__ = [
     "Toleration",
     "TopologyKey",
     "check_pool",
+    "keys_wanted",
     "merge",
     "merge_all",
     "mount_of",
     "needed",
     "refusals",
+    "unknown_credentials",
     "with_defaults",
 ]

@@ -6,7 +6,7 @@ of a pool decides: platforms, rights, mounts, topology keys, and shares that can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from posixpath import normpath
 
 from cairn_common.pools.model import UNLIMITED, Platform, Pool, Share
@@ -104,6 +104,41 @@ def refusals(
     return found
 
 
+def keys_wanted(credentials: Mapping[str, str | Mapping[str, str]]) -> dict[str, list[str]]:
+    """For each credential of a task the keys that it names; none where it takes the whole."""
+    return {
+        name: [] if isinstance(use, str) else sorted(set(use.values()))
+        for name, use in credentials.items()
+    }
+
+
+def unknown_credentials(
+    pool: Pool, pool_name: str, wanted: Mapping[str, Collection[str]]
+) -> dict[str, tuple[str, str]]:
+    """By credential what of it the pool does not have, in OSMO's words, and a hint.
+
+    Args:
+        pool: the pool.
+        pool_name: its name.
+        wanted: as `keys_wanted` says.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name, keys in wanted.items():
+        known = pool.credentials.get(name)
+        if known is None:
+            available = ", ".join(sorted(pool.credentials)) or "none"
+            found[name] = (
+                f"Could not find the credential: {name}.",
+                f"Credentials of pool {pool_name}: {available}.",
+            )
+        elif missing := [key for key in keys if key not in known.keys]:
+            found[name] = (
+                f"Credential {name} has no key {missing[0]}.",
+                f"Its keys: {', '.join(known.keys)}.",
+            )
+    return found
+
+
 def check_pool(
     spec: WorkflowSpec,
     pool: Pool,
@@ -112,7 +147,9 @@ def check_pool(
     priority: str = "NORMAL",
     file: str = "workflow.yaml",
 ) -> list[Problem]:
-    """Problems, all of code RESOURCE, of what the pool does not allow or can never provide.
+    """Problems of what the pool does not allow or can never provide.
+
+    Their code is RESOURCE, or CREDENTIAL for those that the pool does not have.
 
     Problems have no position; `LoadedWorkflow.locate` adds it.
     """
@@ -125,6 +162,10 @@ def check_pool(
                 if words not in said:
                     said.add(words)
                     problems.append(Problem(words, place, ErrorCode.RESOURCE, "", file))
+            wanted = keys_wanted(task.credentials)
+            for credential, (words, hint) in unknown_credentials(pool, name, wanted).items():
+                where = (*place, "credentials", credential)
+                problems.append(Problem(words, where, ErrorCode.CREDENTIAL, hint, file))
         place = ("workflow", "tasks", g) if spec.written_as_tasks else ("workflow", "groups", g)
         problems += _share_problems(spec, group, pool, name, priority, place, file)
     return problems

@@ -64,6 +64,16 @@ class TopologyKey(PoolModel):
     label: str
 
 
+class Credential(PoolModel):
+    """A Secret of the cluster that tasks of a pool may use, by its name in workflows.
+
+    Its values never leave the cluster; that it exists, and what its keys are called, is announced.
+    """
+
+    secret: str = Field(min_length=1, description="The Kubernetes Secret, in Cairn's namespace.")
+    keys: list[str] = Field(min_length=1, description="Keys of the Secret that tasks may see.")
+
+
 class Platform(PoolModel):
     """A kind of node, and what tasks may do on it. Defaults fill what a task does not ask for."""
 
@@ -91,6 +101,9 @@ class Pool(PoolModel):
     platforms: dict[str, Platform] = Field(default={}, description="Any node if there is none.")
     default_platform: str | None = None
     topology_keys: list[TopologyKey] = Field(default=[], description="From wide to narrow.")
+    credentials: dict[str, Credential] = Field(
+        default={}, description="What workflows may name under `credentials`."
+    )
     template: dict[str, Any] = Field(default={}, description="Merged into each pod.")
 
     @model_validator(mode="after")

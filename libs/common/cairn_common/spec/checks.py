@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -251,12 +251,23 @@ def _check_task(spec: WorkflowSpec, task: TaskSpec, location: Location, findings
             hint=nearest(task.resource, spec.resources)
             or f"Define it under workflow.resources.{task.resource}.",
         )
-    for name in task.environment:
-        if not name or "=" in name or "\0" in name:
+    _check_variables(task.environment, (*location, "environment"), findings)
+    for name, use in task.credentials.items():
+        here = (*location, "credentials", name)
+        if not isinstance(use, str):
+            _check_variables(use, here, findings)
+            for variable in use.keys() & task.environment.keys():
+                findings.add(
+                    f"{variable} is set by the task's environment as well",
+                    (*here, variable),
+                    on_key=True,
+                    hint="Remove it here or there.",
+                )
+        elif not use.startswith("/"):
             findings.add(
-                f"{name!r} is not a name of an environment variable",
-                (*location, "environment", name),
-                on_key=True,
+                f"Credential {name} needs an absolute path, not {use[:200]!r}.",
+                here,
+                hint="Write the folder in which its files appear, e.g. /root/.osmo.",
             )
     for i, source in enumerate(task.inputs):
         if isinstance(source, DatasetInput) and source.dataset.localpath is not None:
@@ -276,6 +287,16 @@ def _check_task(spec: WorkflowSpec, task: TaskSpec, location: Location, findings
             )
     _check_files(task, location, findings)
     _check_exit_actions(task, location, findings)
+
+
+def _check_variables(names: Iterable[str], location: Location, findings: Findings) -> None:
+    for name in names:
+        if not name or "=" in name or "\0" in name:
+            findings.add(
+                f"{name!r} is not a name of an environment variable",
+                (*location, name),
+                on_key=True,
+            )
 
 
 def _check_files(task: TaskSpec, location: Location, findings: Findings) -> None:

@@ -11,7 +11,7 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 from cairn_common.events import NodeInfo
-from cairn_common.pools import Pool, needed, refusals
+from cairn_common.pools import Pool, keys_wanted, needed, refusals, unknown_credentials
 from cairn_common.spec.capacity import Amounts
 from cairn_common.spec.features import Feature
 from cairn_common.spec.models import ResourceSpec
@@ -32,6 +32,7 @@ class Kind:
     topology: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     checkpoints: bool = False
+    credentials: tuple[tuple[str, tuple[str, ...]], ...] = ()  # names and the keys wanted
 
     @property
     def features(self) -> frozenset[Feature]:
@@ -45,6 +46,7 @@ class Kind:
             Feature.TOPOLOGY: self.topology,
             Feature.NODES_EXCLUDED: self.excluded,
             Feature.CHECKPOINT: self.checkpoints,
+            Feature.CREDENTIALS: self.credentials,
         }
         return frozenset(feature for feature, value in wanted.items() if value)
 
@@ -109,6 +111,10 @@ def need_of(body: Mapping[str, Any], inputs: Sequence[str] = ()) -> Need:
             tuple(each["key"] for each in task.get("topology", ())),
             tuple(task.get("nodes_excluded", ())),
             "checkpoints" in task,
+            tuple(
+                (name, tuple(keys))
+                for name, keys in keys_wanted(task.get("credentials", {})).items()
+            ),
         )
         kinds[kind] = kinds.get(kind, 0) + 1
     near = {cluster: inputs.count(cluster) for cluster in sorted(set(inputs))}
@@ -180,6 +186,7 @@ def _refused(kind: Kind, pool: str, terms: Pool) -> bool:
             mounts=kind.mounts,
             topology_keys=kind.topology,
         )
+        or unknown_credentials(terms, pool, dict(kind.credentials))
     )
 
 

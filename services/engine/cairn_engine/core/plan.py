@@ -287,6 +287,7 @@ def _task_bodies(
             "privileged": task.privileged,
             "host_network": task.host_network,
             "volume_mounts": list(task.volume_mounts),
+            "credentials": task.credentials,
         }
         body |= {name: value for name, value in optional.items() if value}
         bodies.append(body)

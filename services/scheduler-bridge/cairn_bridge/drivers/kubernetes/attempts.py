@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from cairn_bridge.cluster import AttemptKey, Outcome, Phase
 from cairn_bridge.drivers.kubernetes.core.gang import Member
-from cairn_bridge.drivers.kubernetes.core.observe import Sight
+from cairn_bridge.drivers.kubernetes.core.names import placement_size
+from cairn_bridge.drivers.kubernetes.core.observe import Sight, Verdict
 from cairn_bridge.drivers.kubernetes.core.outcome import Ending
 from cairn_bridge.drivers.kubernetes.logs import LogFollower
 
@@ -31,6 +32,7 @@ class Attempt:
     sight: Sight
     gang: Gang
     phase: Phase
+    verdict: Verdict | None = None  # as it was ordered; its pod may not show it yet
     told: Phase | None = None
     ending: Ending | None = None
     outcome: Outcome | None = None  # as it was told
@@ -38,7 +40,11 @@ class Attempt:
     log: LogFollower | None = None
     patience: asyncio.TimerHandle | None = None
     start_clock: asyncio.TimerHandle | None = None
+    quiet: asyncio.TimerHandle | None = None
+    told_words: str | None = None  # what keeps it from starting
     pod_gone: bool = False
+    hurried: bool = False  # its grace was made shorter
+    let_through: bool = False  # its barrier is being opened
 
     @property
     def key(self) -> AttemptKey:
@@ -52,10 +58,19 @@ class Attempt:
 
     def stop_clocks(self) -> None:
         """No timer is needed any more."""
-        for timer in (self.patience, self.start_clock):
+        for timer in (self.patience, self.start_clock, self.quiet):
             if timer is not None:
                 timer.cancel()
-        self.patience = self.start_clock = None
+        self.patience = self.start_clock = self.quiet = None
+
+
+@dataclass(slots=True)
+class Gate:
+    """The barrier of one placement, and who waits at it."""
+
+    open: bool = False
+    failed: bool = False
+    waiting: dict[Identity, Attempt] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -67,6 +82,7 @@ class Gang:
     placed: set[str] = field(default_factory=set)  # digests of whole placements
     minima: dict[str | None, int] = field(default_factory=dict)  # of the PodGroup as it is
     pod_group: str | None = None  # its uid
+    gates: dict[str, Gate] = field(default_factory=dict)  # of placements that start together
     waits_for: str | None = None
     told_waits_for: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -75,8 +91,7 @@ class Gang:
 
     def whole(self, placement: str) -> bool:
         """Whether all pods of an attempt's placement, `<digest>.<size>`, have been made."""
-        digest, _, size = placement.partition(".")
-        return size == "1" or digest in self.placed
+        return placement_size(placement) == 1 or placement.partition(".")[0] in self.placed
 
     def members(self) -> list[Member]:
         """Its pods that have not ended."""

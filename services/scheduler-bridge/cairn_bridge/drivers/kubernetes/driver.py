@@ -6,7 +6,8 @@ one, with its exit code, just as Kubernetes Jobs do it.
 
 This module starts and ends the parts: `orders` makes and removes objects, `sightings` takes down
 what the watches say (as `core.observe` reads it), `endings` and `clocks` decide that an attempt is
-over, `litter` removes what is half-made, `telling` says all of it to the engine, in order.
+over, `barriers` lets groups start, `litter` removes what is half-made, `telling` says all of it to
+the engine, in order.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cairn_bridge.cluster import (
 )
 from cairn_bridge.drivers.kubernetes.api import Api, ApiError
 from cairn_bridge.drivers.kubernetes.attempts import Register
+from cairn_bridge.drivers.kubernetes.barriers import Barriers
 from cairn_bridge.drivers.kubernetes.clocks import Clocks, Patience
 from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.inventory import Use, node_info
@@ -48,6 +50,7 @@ from cairn_common.spec.features import Feature
 
 FEATURES: Final = frozenset(
     {
+        Feature.CREDENTIALS,
         Feature.GPU,
         Feature.HOST_NETWORK,
         Feature.NODES_EXCLUDED,
@@ -115,7 +118,8 @@ class KubernetesDriver:
         endings = Endings(register, placer, teller, self._litter)
         self._orders = Orders(register, placer, teller, endings, self._litter)
         clocks = Clocks(register, teller, endings, self._patience)
-        sightings = Sightings(register, teller, endings, clocks, self._litter)
+        barriers = Barriers(placer, teller, endings)
+        sightings = Sightings(register, teller, endings, clocks, barriers, self._litter)
         self._nodes = Nodes(self._api, self._patience.node, clocks.lose_node)
         await prepare(self._api, site)
         selector = names.selector(site.cluster)

@@ -13,6 +13,7 @@ from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gang, Register
 from cairn_bridge.drivers.kubernetes.core.gang import minimum
 from cairn_bridge.drivers.kubernetes.core.observe import Verdict
 from cairn_bridge.drivers.kubernetes.core.outcome import ending_of, gone_ending
+from cairn_bridge.drivers.kubernetes.core.pods import GRACE_SECONDS
 from cairn_bridge.drivers.kubernetes.litter import Litter
 from cairn_bridge.drivers.kubernetes.placing import Placer
 from cairn_bridge.drivers.kubernetes.telling import Teller
@@ -33,25 +34,31 @@ class Endings:
         attempt: Attempt,
         reason: FinishReason,
         words: str,
-        grace: int | None = None,
+        grace: int = GRACE_SECONDS,
         *,
         ended: bool = False,
+        exit_code: int | None = None,
     ) -> None:
         """Ends an attempt, and has its pod remember why; the first verdict stays."""
-        verdict = attempt.sight.verdict
+        verdict = attempt.verdict or attempt.sight.verdict
         if verdict is None or (ended and not verdict.ended):
             at = datetime.now(UTC).isoformat(timespec="seconds")
             verdict = (
-                Verdict(reason, words, at, ended)
+                Verdict(reason, words, at, ended, exit_code)
                 if verdict is None
                 else verdict._replace(ended=ended)
             )
+        attempt.verdict = verdict
         pod = attempt.sight.pod
         marked = await self._placer.order_end(attempt.key, pod, verdict.encode(), grace)
         if marked is None and attempt.live:
             self.vanished(attempt, None)
         if attempt.told is None:  # of a half-made group: nobody was told that it is here
             await self._teller.accepted([attempt])
+
+    async def hurry(self, attempt: Attempt, grace: int) -> None:
+        """Gives less time to a pod that others have deleted."""
+        await self._placer.end(attempt.sight.pod, attempt.sight.uid, grace)
 
     def seen(self, attempt: Attempt, pod: Document) -> None:
         """An attempt's pod has ended."""

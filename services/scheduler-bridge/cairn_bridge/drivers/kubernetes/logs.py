@@ -14,7 +14,7 @@ API server's connection, and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,6 +26,7 @@ import structlog
 from cairn_bridge.cluster import AttemptKey, Reporter
 from cairn_bridge.drivers.kubernetes.api import Api, ApiError, Kind
 from cairn_bridge.drivers.kubernetes.core import names
+from cairn_bridge.drivers.kubernetes.core.masking import Mask
 from cairn_common.events import LogLine
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,7 @@ BYTES_AT_ONCE: Final = 256 * 1024
 LINE_LIMIT: Final = 64 * 1024
 _CHUNK: Final = 64 * 1024
 _TRIES_AT_END: Final = 5
+_MASK_PAUSE: Final = 5.0
 _LINGER_SECONDS: Final = 0.2
 """How long after its container's end a connection may take to bring the next lines."""
 
@@ -131,6 +133,7 @@ class LogFollower:
         pod: the pod's name.
         key: whose log it is.
         helpers: whether the pod has containers of `cairn_runtime`.
+        mask: reads what must be hidden; while it cannot, nothing is said.
         reporter: takes lines.
         gates: how many logs are followed at once, and how many of ended pods are read.
     """
@@ -143,10 +146,12 @@ class LogFollower:
         key: AttemptKey,
         *,
         helpers: bool,
+        mask: Callable[[], Awaitable[Mask]],
         reporter: Reporter,
         gates: Gates,
     ) -> None:
         self._api = api
+        self._mask = mask
         self._path = pods.at(pod, "log")
         self._key = key
         self._reporter = reporter
@@ -213,15 +218,26 @@ class LogFollower:
             return await self._run()
 
     async def _run(self) -> int:
+        mask = await self._read_mask()
         from_seq = self._rewind or 0
         while True:
             self._rewind = None
             self._rewound.clear()
-            reading = _Reading(self._key, from_seq, self._reporter)
+            reading = _Reading(self._key, from_seq, self._reporter, mask)
             if await self._read_all(reading) and self._rewind is None:
                 await reading.finish()
                 return reading.seq
             from_seq = self._rewind or 0
+
+    async def _read_mask(self) -> Mask:
+        while True:
+            try:
+                return await self._mask()
+            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                if self._ended.is_set():
+                    raise
+                log.warning("kubernetes.log_withheld", task=self._key, error=repr(error))
+                await _first_of((self._ended,), _MASK_PAUSE)
 
     async def _read_all(self, reading: _Reading) -> bool:
         """Reads every source to its end; False if it is to begin anew."""
@@ -385,8 +401,9 @@ def _pieces(line: bytes) -> list[str]:
 class _Reading:
     """Numbers lines and reports them, the last ones together with the word that they are."""
 
-    def __init__(self, key: AttemptKey, from_seq: int, reporter: Reporter) -> None:
+    def __init__(self, key: AttemptKey, from_seq: int, reporter: Reporter, mask: Mask) -> None:
         self.seq = 0
+        self._mask = mask
         self._key = key
         self._from = from_seq
         self._reporter = reporter
@@ -396,7 +413,7 @@ class _Reading:
         self._full: list[list[LogLine]] = []
 
     def add(self, at: str, stream: Stream, text: str) -> None:
-        line = LogLine(seq=self.seq, at=_moment(at), stream=stream, text=text)
+        line = LogLine(seq=self.seq, at=_moment(at), stream=stream, text=self._mask(text))
         self.seq += 1
         self._last = line
         if line.seq < self._from:

@@ -206,8 +206,17 @@ class Placer:
         gang.placed.clear()
         gang.minima = {}
 
+    async def open_barrier(self, pod: str) -> None:
+        """Lets a pod start that waits for the others of its group."""
+        word = {"metadata": {"annotations": {names.BARRIER: names.OPEN}}}
+        await self._api.patch(self.pods, pod, word)
+
+    async def end(self, pod: str, uid: str, grace: int) -> None:
+        """Deletes a pod; of one that is being deleted, the grace becomes shorter."""
+        await self._api.delete(self.pods, pod, grace=grace, uid=uid)
+
     async def order_end(
-        self, key: AttemptKey, pod: str, verdict: str, grace: int | None
+        self, key: AttemptKey, pod: str, verdict: str, grace: int
     ) -> Document | None:
         """Has a pod end, and remember why; None if it is gone."""
         mark = {"metadata": {"annotations": {names.VERDICT: verdict}}}

@@ -10,6 +10,7 @@ import structlog
 from cairn_bridge.cluster import Phase
 from cairn_bridge.drivers.kubernetes.api import Document
 from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gang, Register
+from cairn_bridge.drivers.kubernetes.barriers import Barriers
 from cairn_bridge.drivers.kubernetes.clocks import Clocks
 from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.observe import group_waits_for, look
@@ -30,12 +31,14 @@ class Sightings:
         teller: Teller,
         endings: Endings,
         clocks: Clocks,
+        barriers: Barriers,
         litter: Litter,
     ) -> None:
         self._register = register
         self._teller = teller
         self._endings = endings
         self._clocks = clocks
+        self._barriers = barriers
         self._litter = litter
         self._pods_known = False
 
@@ -86,9 +89,12 @@ class Sightings:
         """All pods that there are."""
         first = not self._pods_known
         present: set[str] = set()
+        noted: list[Attempt] = []
         for item in items:
             present.add(item["metadata"]["name"])
             attempt = self._note_pod(item)
+            if attempt is not None:
+                noted.append(attempt)
             if first and attempt is not None and attempt.gang.whole(attempt.sight.placement):
                 # An end is told again, since nobody knows whether it was; less than that is not.
                 attempt.told = Phase.ACCEPTED if not attempt.live else attempt.phase
@@ -99,6 +105,8 @@ class Sightings:
             attempt = self._register.of_pod(name)
             if name not in present and attempt is not None and not attempt.pod_gone:
                 self._endings.vanished(attempt, None)
+                noted.append(attempt)
+        self._barriers.mind_all(noted)
         self._pods_known = True
 
     def pod_changed(self, kind: str, item: Document) -> None:
@@ -107,8 +115,10 @@ class Sightings:
             attempt = self._register.of_pod(item["metadata"]["name"])
             if attempt is not None and attempt.sight.uid == item["metadata"]["uid"]:
                 self._endings.vanished(attempt, item)
-            return
-        self._note_pod(item)
+        else:
+            attempt = self._note_pod(item)
+        if attempt is not None:
+            self._barriers.mind(attempt)
 
     def _note_pod(self, item: Document) -> Attempt | None:
         sight = look(item)

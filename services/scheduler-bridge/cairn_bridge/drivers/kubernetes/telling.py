@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import aiohttp
 import structlog
 
 from cairn_bridge.cluster import AttemptKey, Fact, Outcome, Phase, Reporter
@@ -20,6 +21,7 @@ from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.observe import moment
 from cairn_bridge.drivers.kubernetes.core.outcome import with_event
 from cairn_bridge.drivers.kubernetes.logs import Gates, LogFollower
+from cairn_bridge.drivers.kubernetes.masks import Masks
 from cairn_common.events import FinishReason, LogLine
 
 log = structlog.get_logger(__name__)
@@ -40,6 +42,7 @@ class Teller:
         self._pods = pods
         self._reporter = reporter
         self._helpers = helpers
+        self._masks = Masks(api, pods.namespace)
         self._gates = Gates(_LOGS_FOLLOWED, _LOGS_READ)
         self._going: set[asyncio.Task[None]] = set()
 
@@ -101,13 +104,24 @@ class Teller:
         attempt.outcome = Outcome(
             outcome.reason,
             exit_code=outcome.exit_code,
-            message=outcome.message,
+            message=await self._masked(attempt, outcome.message),
             started_at=outcome.started_at,
             log_lines=lines,
         )
         await self._reporter.fact(
             Fact(Phase.FINISHED, (attempt.key,), ending.at, attempt.sight.node, attempt.outcome)
         )
+
+    async def _masked(self, attempt: Attempt, words: str | None) -> str | None:
+        """The last words of a container may be the end of its log."""
+        if not words:
+            return words
+        try:
+            mask = await self._masks.of(attempt.sight.secrets)
+        except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("kubernetes.words_withheld", task=attempt.key, error=repr(error))
+            return "its last words are withheld: which secrets to mask in them cannot be read"
+        return mask(words)
 
     async def _finish_log(self, attempt: Attempt) -> int:
         if attempt.log is None and (attempt.sight.node is None or attempt.pod_gone):
@@ -131,6 +145,7 @@ class Teller:
             attempt.sight.pod,
             attempt.key,
             helpers=self._helpers,
+            mask=lambda: self._masks.of(attempt.sight.secrets),
             reporter=self._reporter,
             gates=self._gates,
         )
@@ -212,6 +227,14 @@ class Teller:
         await self._reporter.fact(
             Fact(Phase.ACCEPTED, keys, datetime.now(UTC), message=words[:2000])
         )
+
+    async def starting(self, attempt: Attempt) -> None:
+        """What keeps a task from starting that has a node."""
+        if attempt.told is Phase.SCHEDULED and attempt.phase is Phase.SCHEDULED:
+            words, node = attempt.told_words, attempt.sight.node
+            await self._reporter.fact(
+                Fact(Phase.SCHEDULED, (attempt.key,), datetime.now(UTC), node, message=words)
+            )
 
     # --- logs again ---
 

@@ -27,6 +27,10 @@ VERDICT = "cairn/verdict"
 """On a pod: how it is to end, by Cairn's own decision."""
 START = "cairn/start-timeout"
 """On a pod: how many seconds may pass between its node and its command's start."""
+BARRIER = "cairn/barrier"
+"""On a pod of a group that starts together: `closed`, then `open`; its own container reads it."""
+SECRETS = "cairn/secrets"
+"""On a pod: the Secrets with its credentials, with commas between; its words are masked."""
 PASSES = "cairn/passes"
 """On a Secret, as a label: it holds passes, which are renewed while their attempts live."""
 FINALIZER = "cairn/outcome"
@@ -39,7 +43,11 @@ KAI_POD_GROUP = "pod-group-name"
 TASK_CONTAINER = "task"
 FETCH_CONTAINER = "cairn-fetch"
 KEEP_CONTAINER = "cairn-keep"
+BARRIER_CONTAINER = "cairn-barrier"
 DATA_VOLUME = "cairn-data"
+BARRIER_VOLUME = "cairn-barrier"
+
+CLOSED, OPEN = "closed", "open"
 
 _LABEL_LENGTH = 63
 _UNFIT = re.compile(r"[^a-z0-9-]+")
@@ -108,6 +116,11 @@ def placement_digest(attempts: Iterable[tuple[int, int]]) -> str:
     """Names a placement by its attempts, (task index, attempt)."""
     text = ",".join(f"{index}:{attempt}" for index, attempt in sorted(attempts))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def placement_size(placement: str) -> int:
+    """How many attempts the placement `<digest>.<size>` has."""
+    return int(placement.partition(".")[2])
 
 
 def selector(cluster: str) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ Document = Mapping[str, Any]
 class Verdict(NamedTuple):
     """How an attempt is to end, by Cairn's decision, as its pod remembers it.
 
+    `exit_code`: a service's exit code, where the reason alone does not say it.
     `ended`: it counts as ended whatever becomes of its processes, since its node is lost.
     """
 
@@ -31,6 +33,7 @@ class Verdict(NamedTuple):
     message: str
     at: str
     ended: bool = False
+    exit_code: int | None = None
 
     def encode(self) -> str:
         """As the pod's annotation holds it."""
@@ -40,7 +43,16 @@ class Verdict(NamedTuple):
     def decode(cls, text: str) -> Verdict:
         """Reads what `encode` wrote."""
         values = json.loads(text)
-        return cls(FinishReason(values["reason"]), values["message"], values["at"], values["ended"])
+        return cls(**{**values, "reason": FinishReason(values["reason"])})
+
+
+class Barrier(Enum):
+    """How a pod stands to its group's barrier: there is none, on its way, waits, let through."""
+
+    ABSENT = 0
+    AHEAD = 1
+    REACHED = 2
+    OPEN = 3
 
 
 class Trouble(NamedTuple):
@@ -53,7 +65,10 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One look at an attempt's pod. Times are those that the cluster wrote down."""
+    """One look at an attempt's pod. Times are those that the cluster wrote down.
+
+    `grace`: how many seconds its containers were given to end, if it is being deleted.
+    """
 
     key: AttemptKey
     pod: str
@@ -64,12 +79,14 @@ class Sight:
     at: datetime
     node: str | None
     leaf: str | None
+    barrier: Barrier
+    secrets: str | None
     started_at: datetime | None
     command_over: bool
     trouble: Trouble | None
     waits_for: str | None
     verdict: Verdict | None
-    deleted: bool
+    grace: int | None
     start_timeout: float | None
     use: Use
 
@@ -95,6 +112,12 @@ _START_TROUBLE = frozenset(
         "CrashLoopBackOff",
     }
 )
+
+
+_STARTING = {
+    names.FETCH_CONTAINER: "its inputs are fetched",
+    names.BARRIER_CONTAINER: "it is ready, and others of its group are not yet",
+}
 
 
 def look(pod: Document) -> Sight | None:
@@ -131,12 +154,14 @@ def look(pod: Document) -> Sight | None:
         at=at,
         node=node,
         leaf=labels.get(names.KAI_SUBGROUP),
+        barrier=_barrier(pod, annotations.get(names.BARRIER)),
+        secrets=intern(annotations.get(names.SECRETS) or "") or None,
         started_at=started,
         command_over="terminated" in (container(pod, names.TASK_CONTAINER).get("state") or {}),
         trouble=_trouble(status) if waiting else None,
-        waits_for=_waits_for(status) if phase is Phase.ACCEPTED else None,
+        waits_for=_waits_for(pod, phase),
         verdict=verdict,
-        deleted="deletionTimestamp" in metadata,
+        grace=metadata.get("deletionGracePeriodSeconds"),
         start_timeout=float(patience) if (patience := annotations.get(names.START)) else None,
         use=use_of(pod),
     )
@@ -213,6 +238,15 @@ def _phase(
     return Phase.ACCEPTED, created
 
 
+def _barrier(pod: Document, word: str | None) -> Barrier:
+    if word is None:
+        return Barrier.ABSENT
+    if word == names.OPEN:
+        return Barrier.OPEN
+    state = container(pod, names.BARRIER_CONTAINER, "initContainerStatuses").get("state") or {}
+    return Barrier.REACHED if state.get("running") else Barrier.AHEAD
+
+
 def _bound_at(pod: Document) -> datetime | None:
     """When a pod got its node. KAI may write that it has none after it has bound it."""
     for kind in ("PodBound", "PodScheduled"):
@@ -252,12 +286,35 @@ def _trouble(status: Document) -> Trouble | None:
     return None
 
 
-def _waits_for(status: Document) -> str | None:
-    for each in status.get("conditions") or ():
-        if each["type"] == "PodScheduled" and each["status"] == "False":
-            words = str(each.get("message") or each.get("reason") or "")
-            return f"waiting: {words}" if words else None
-    return None
+def _waits_for(pod: Document, phase: Phase) -> str | None:
+    """What keeps an attempt from its next phase."""
+    if phase is Phase.ACCEPTED:
+        unscheduled = condition(pod, "PodScheduled")
+        words = str(unscheduled.get("message") or unscheduled.get("reason") or "")
+        return f"waiting: {words}" if words and unscheduled["status"] == "False" else None
+    if phase is not Phase.SCHEDULED:
+        return None
+    if (trouble := _trouble(pod.get("status") or {})) is not None:
+        return f"waiting: {trouble.message}"
+    for name, words in _STARTING.items():
+        state = container(pod, name, "initContainerStatuses").get("state") or {}
+        if state.get("running"):
+            return f"waiting: {words}"
+    waiting = (container(pod, names.TASK_CONTAINER).get("state") or {}).get("waiting") or {}
+    if (
+        waiting.get("reason") == "ContainerCreating"
+        or condition(pod, "Initialized").get("status") == "True"
+    ):
+        return intern(f"waiting: the node pulls image {_image(pod)}")
+    return "waiting: the node makes room and pulls images"
+
+
+def _image(pod: Document) -> str:
+    return next(
+        str(each["image"])
+        for each in pod["spec"]["containers"]
+        if each["name"] == names.TASK_CONTAINER
+    )
 
 
 def group_waits_for(pod_group: Document) -> str | None:

@@ -92,7 +92,7 @@ def _judge(
     if terminated and _ended_by_itself(pod, terminated):
         return (*_exit(pod, terminated), False)
     if verdict is not None:
-        return verdict.reason, None, verdict.message, False
+        return verdict.reason, verdict.exit_code, verdict.message, False
     found = _taken_away(pod) or _failed_init(pod)
     if found is None and "deletionTimestamp" in pod["metadata"]:
         return FinishReason.BACKEND_ERROR, None, DELETED, True

@@ -1,8 +1,11 @@
 """From a task to its pod.
 
 The user's container runs the user's image and command untouched. Beside it, where the site has an
-image of `cairn_runtime`: an init container that fetches inputs, and a native sidecar (Kubernetes
-1.29) that makes checkpoints and keeps outputs when the task ends.
+image of `cairn_runtime`: an init container that fetches inputs, a native sidecar (Kubernetes
+1.29) that makes checkpoints and keeps outputs when the task ends, and, where the tasks of a group
+start together, an init container that waits for the others. Its running says that this task is
+ready. The word that all are comes by the pod's own annotation, which the kubelet shows to it as a
+file: so the barrier outlives every bridge, and needs no network but the API server's own.
 
 What is merged, from the general to the particular: Cairn's own base, the cluster's template, the
 pool's, the platform's, and last what the task itself asks for, so that no template can take from
@@ -24,18 +27,29 @@ from cairn_bridge.drivers.kubernetes.core.checkpoints import (
 )
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_common.events import GroupPlacement, TaskPlacement
-from cairn_common.pools import Platform, Pool, merge_all, mount_of, refusals, with_defaults
+from cairn_common.pools import (
+    Platform,
+    Pool,
+    keys_wanted,
+    merge_all,
+    mount_of,
+    refusals,
+    unknown_credentials,
+    with_defaults,
+)
 from cairn_common.spec.capacity import requested
 from cairn_common.spec.models import ResourceSpec
 
 GPU = "nvidia.com/gpu"
 GRACE_SECONDS = 30
+"""How long a command may take to end that is told to, unless the order says otherwise."""
 KEEP_SECONDS = 3600
-"""How long the sidecar may take to keep the outputs; a stop has its own grace."""
+"""How long the sidecar may take to keep the outputs; a pod has one grace for both, see `clocks`."""
 _RUNTIME = ["python3", "-m", "cairn_runtime.pod"]
 _STORAGE = "ephemeral-storage"
 _NATS_VOLUME = "cairn-nats"
 _NATS_FOLDER = "/var/run/secrets/cairn"
+_BARRIER_FOLDER = "/var/run/cairn-barrier"
 Document = dict[str, Any]
 
 
@@ -70,6 +84,7 @@ def build_pod(
     """
     platform = _platform(pool, group.pool, task)
     say = speaker(site, group, task)
+    together = site.runtime_image is not None and group.barrier and len(group.tasks) > 1
     spec = merge_all(
         [
             _base(site),
@@ -79,11 +94,18 @@ def build_pod(
             _placed_on(platform),
             _asked(site, group, task, platform, say, files, traceparent),
             checkpoint_volumes(site, task, say, _host_mounts(task, platform)),
+            _credentials(task, pool),
+            _starts_with_others(site) if together else {},
             {} if nats_pass is None else _speaks(site, *nats_pass),
         ]
     )
     _exclude(spec, task.nodes_excluded)
-    start = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
+    marks = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
+    if together:
+        marks[names.BARRIER] = names.CLOSED
+    if task.credentials:
+        secrets = {pool.credentials[name].secret for name in task.credentials}
+        marks[names.SECRETS] = ",".join(sorted(secrets))
     labels = {
         names.CLUSTER: site.cluster,
         names.WORKFLOW: group.workflow_uuid,
@@ -107,7 +129,7 @@ def build_pod(
                     names.TASK: task.name,
                     names.ATTEMPT: str(task.attempt),
                     names.PLACEMENT: f"{digest}.{len(group.tasks)}",
-                    **start,
+                    **marks,
                 },
                 "finalizers": [names.FINALIZER],
             },
@@ -127,6 +149,8 @@ def _platform(pool: Pool, pool_name: str, task: TaskPlacement) -> Platform:
         mounts=task.volume_mounts,
         topology_keys=[each.key for each in task.topology],
     )
+    wanted = keys_wanted(task.credentials)
+    found += [words for words, _ in unknown_credentials(pool, pool_name, wanted).values()]
     if found:
         raise PlacementError("\n".join(found))
     platform = pool.platform(task.resources.platform)
@@ -167,26 +191,20 @@ def _helpers(site: Site) -> list[Document]:
     """The containers of `cairn_runtime`, with as few rights as they need."""
     if site.runtime_image is None:
         return []
-    common: Document = {
-        "image": site.runtime_image,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": names.DATA_VOLUME, "mountPath": DATA}],
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"memory": "512Mi"},
-        },
-    }
+    common = _helper(site)
+    data = [{"name": names.DATA_VOLUME, "mountPath": DATA}]
     return [
-        {**common, "name": names.FETCH_CONTAINER, "command": [*_RUNTIME, "fetch"]},
+        {
+            **common,
+            "name": names.FETCH_CONTAINER,
+            "command": [*_RUNTIME, "fetch"],
+            "volumeMounts": data,
+        },
         {
             **common,
             "name": names.KEEP_CONTAINER,
             "command": [*_RUNTIME, "keep"],
+            "volumeMounts": data,
             "restartPolicy": "Always",
             # The task starts once the sidecar listens for the signal of its end.
             "startupProbe": {
@@ -197,6 +215,55 @@ def _helpers(site: Site) -> list[Document]:
             },
         },
     ]
+
+
+def _helper(site: Site) -> Document:
+    return {
+        "image": site.runtime_image,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "512Mi"},
+        },
+    }
+
+
+def _starts_with_others(site: Site) -> Document:
+    """The barrier: after the sidecar, so that nothing but the task is still to be started."""
+    return {
+        "initContainers": [
+            {
+                **_helper(site),
+                "name": names.BARRIER_CONTAINER,
+                "command": [*_RUNTIME, "barrier"],
+                "volumeMounts": [
+                    {
+                        "name": names.BARRIER_VOLUME,
+                        "mountPath": _BARRIER_FOLDER,
+                        "readOnly": True,
+                    }
+                ],
+            }
+        ],
+        "volumes": [
+            {
+                "name": names.BARRIER_VOLUME,
+                "downwardAPI": {
+                    "items": [
+                        {
+                            "path": "word",
+                            "fieldRef": {"fieldPath": f"metadata.annotations['{names.BARRIER}']"},
+                        }
+                    ]
+                },
+            }
+        ],
+    }
 
 
 def _placed_on(platform: Platform) -> Document:
@@ -287,6 +354,38 @@ def _speaks(site: Site, secret: str, key: str) -> Document:
             }
         ],
     }
+
+
+def _credentials(task: TaskPlacement, pool: Pool) -> Document:
+    """Secrets of the cluster as variables or files; their values pass through nobody's hands."""
+    variables: list[Document] = []
+    mounts: list[Document] = []
+    volumes: list[Document] = []
+    for number, (name, use) in enumerate(task.credentials.items()):
+        credential = pool.credentials[name]
+        if not isinstance(use, str):
+            variables += [
+                {
+                    "name": variable,
+                    "valueFrom": {"secretKeyRef": {"name": credential.secret, "key": key}},
+                }
+                for variable, key in use.items()
+            ]
+            continue
+        volume = f"cairn-credential-{number}"
+        mounts.append({"name": volume, "mountPath": use, "readOnly": True})
+        volumes.append(
+            {
+                "name": volume,
+                "secret": {
+                    "secretName": credential.secret,
+                    "items": [{"key": key, "path": key} for key in credential.keys],
+                    "defaultMode": 0o444,  # the image's user may be any
+                },
+            }
+        )
+    container = {"name": names.TASK_CONTAINER, "env": variables, "volumeMounts": mounts}
+    return {"containers": [container], "volumes": volumes} if task.credentials else {}
 
 
 def _environment(

@@ -21,8 +21,8 @@ class Site:
         domain: the cluster's DNS domain.
         store: URL of the folder in which tasks leave their outputs for each other.
         nats_url: where tasks reach NATS, if they get credentials for it.
-        runtime_image: the image of `cairn_runtime`; without one, pods get no inputs and keep no
-            outputs, and no checkpoints can be made.
+        runtime_image: the image of `cairn_runtime`; without one, pods get no inputs, keep no
+            outputs, make no checkpoints, and do not wait for each other.
     """
 
     cluster: str
