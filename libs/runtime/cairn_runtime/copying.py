@@ -263,8 +263,7 @@ class Copy:
     def _pump(self, reading: int, writing: int, size: int) -> int:
         """Copies to the end; within the kernel, sharing blocks, where the file system can."""
         total = 0
-        # What has no size (in /proc) is read to its end, and so is what nobody writes to.
-        most = size if self._live is not None and size else None
+        most = size if self._live is not None else None
         try:
             while count := os.copy_file_range(reading, writing, _left(most, total, _CHUNK)):
                 total += count
