@@ -83,7 +83,8 @@ class KubernetesDriver:
         issuer: PassIssuer | None = None,
     ) -> None:
         self.name = site.cluster
-        self.features = FEATURES
+        kept = {Feature.CHECKPOINT} if site.runtime_image is not None else set()
+        self.features = FEATURES | kept
         self._connect = connect
         self._site = site
         self._patience = patience or Patience()
