@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -231,3 +232,77 @@ def test_a_failed_workflow_is_restarted_from_what_failed(system: System) -> None
     refused = system.run("workflow", "restart", again)
     assert refused.returncode != 0
     assert "completed: nothing of it has failed" in refused.stderr
+
+
+def saving(name: str, script: str, url: Path, path: str = "/workspace") -> str:
+    """A workflow of one task with a checkpoint every second."""
+    return (
+        tasks_file(name, [f"train::{script}"])
+        + f"\n    checkpoint: [{{path: '{path}', url: 'file://{url}', frequency: 1s}}]"
+    )
+
+
+STEPS = "for i in $(seq 1000); do echo $i > /workspace/$i; sleep 0.2; done"
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_storage_has_checkpoints_while_the_task_runs_and_the_last_when_canceled(
+    system: System,
+) -> None:
+    url = system.home / "saved"
+    name = system.submit(saving("saves", f"trap 'echo now > /workspace/end' EXIT; {STEPS}", url))
+    until((url / "3").exists)
+    until((url / "12").exists)  # of a later copy
+    assert system.status(name) == "RUNNING"
+    system.cairn("workflow", "cancel", name)
+    assert system.finish(name) == "FAILED_CANCELED"
+    steps = sorted(int(path.name) for path in url.iterdir() if path.name != "end")
+    assert steps == list(range(1, len(steps) + 1))
+    log = system.logs(name)
+    assert f"checkpointing /workspace to file://{url}" in log
+    assert "checkpoint of /workspace finished: " in log
+    # What goes on from it is another workflow.
+    after = tasks_file("goes-on", ["train::ls {{input:0}} | wc -l"]).replace(
+        "inputs: []", f"inputs: [{{url: 'file://{url}'}}]"
+    )
+    assert f"[train] {len(list(url.iterdir()))}" in system.logs(system.submit(after))
+
+
+def test_a_failed_task_leaves_its_last_checkpoint(system: System) -> None:
+    url = system.home / "failed"
+    name = system.submit(saving("breaks", "echo 1 > /workspace/state; exit 4", url))
+    assert system.finish(name) == "FAILED"
+    assert system.tasks(name)["train"]["exit_code"] == 4
+    assert (url / "state").read_text() == "1\n"
+
+
+def test_a_task_that_is_tried_again_goes_on_writing_to_the_same_place(system: System) -> None:
+    url = system.home / "again"
+    script = "echo $CAIRN_ATTEMPT > /workspace/attempt-$CAIRN_ATTEMPT; test $CAIRN_ATTEMPT = 1"
+    text = saving("again", script, url) + "\n    exitActions: {RESCHEDULE: 1}"
+    name = system.submit(text)
+    assert system.finish(name) == "COMPLETED", system.story(name)
+    assert sorted(path.name for path in url.iterdir()) == ["attempt-0", "attempt-1"]
+
+
+def test_a_last_checkpoint_that_cannot_be_made_fails_the_task(system: System) -> None:
+    (system.home / "file").touch()
+    text = saving("lost", "echo 1 > /workspace/state", system.home / "file" / "x")
+    name = system.submit(text)
+    assert system.finish(name) == "FAILED"
+    assert system.tasks(name)["train"]["exit_code"] == 2012
+    assert "the last checkpoint of /workspace" in system.logs(name)
+
+
+def test_a_folder_that_cannot_be_checkpointed_is_refused_with_its_place(system: System) -> None:
+    file = system.home / "refused.yaml"
+    file.write_text(saving("refused", "true", system.home / "x", path="/usr"))
+    said = system.cairn("workflow", "submit", str(file), code=1)
+    assert "Checkpoint path: /usr belongs to the system" in said
+    assert "{{output}}" in said

@@ -7,5 +7,8 @@ control plane.
 - `launcher` forks a `shim` per attempt; the shim outlives the bridge that asked for it.
 - `room` names the files of an attempt's directory, which is all that a later bridge needs.
 - `mounts` and `process` give the command its namespaces; `logfile` keeps what it says.
-- `storage` and `transfer` move inputs and outputs.
+- `storage` and `transfer` move inputs and outputs, `checkpoints` copies folders meanwhile, and
+  `copying` is how: without following anything. The shim has them work in processes of their own
+  (`stages`, `keeper`).
+- `pod` is the same for a Kubernetes pod: the containers beside the task's own.
 """

@@ -4,6 +4,9 @@ Everything of the machine can be read, nothing of it can be changed: the task wr
 of its own (overlayfs), has its own /tmp, /var/tmp and /dev/shm, its own /osmo, and sees no other
 task's. It is called by the first process of new PID and mount namespaces, see `process`.
 
+A folder that is checkpointed is one of the task's own, too, and hides what the machine has at its
+path. So it can be read without this view, which is gone when the last checkpoint is made.
+
 Two ways lead there, because a user namespace may not put an overlay over a tree that has mounts
 below it ("locked" mounts: it could uncover what they cover):
 
@@ -21,7 +24,7 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +77,7 @@ class _View:
         self._mounts = _mounts()
         self._layers: dict[str, str] = {}  # where in the task's view -> the folder written to
         self._late: list[File] = []
+        self._own = dict(sorted((_PRIVATE | _checkpointed(room, task)).items()))
 
     def build(self) -> None:
         Path("root").mkdir(exist_ok=True)
@@ -90,13 +94,16 @@ class _View:
         for place in places:
             _copy_attributes(place, Path(self._layers[place]), self._privileged)
         self._inject()
+        for place in self._own:
+            if place not in _PRIVATE and (point := self._reach(place, holders=_PRIVATE)):
+                point.mkdir(exist_ok=True)
         if not self._privileged:
             libc.bind("root", "root")
             self._recreate("/")
         for place in places:
             self._overlay(place)
         self._mount_special()
-        for place, folder in _PRIVATE.items():
+        for place, folder in self._own.items():  # outer ones first
             self._show(folder, place)
         if self._task.tools:
             self._show(self._task.tools, "/osmo/tools")
@@ -160,30 +167,29 @@ class _View:
         A file is so found in /etc without anybody needing the right to write to /etc.
         """
         for file in self._task.files:
-            path = os.path.normpath(file.path)
-            place = self._holder(path)
-            if place is None:
-                path = str(Path(path).parent.resolve() / Path(path).name)
-                place = self._holder(path) or self._layer(path)
-            if place is None:
+            target = self._reach(os.path.normpath(file.path), holders=self._own)
+            if target is None:
                 self._late.append(file)
-                continue
-            base, folder = place
-            inner = os.path.relpath(path, base)
-            here = base
-            for part in Path(inner).parts[:-1]:
-                here, folder = f"{here}/{part}", f"{folder}/{part}"
-                if not Path(folder).is_dir():
-                    Path(folder).mkdir()
-                    _copy_attributes(here, Path(folder), self._privileged)
-            write_file(Path(folder) / Path(path).name, file)
+            else:
+                write_file(target, file)
 
-    def _holder(self, path: str) -> tuple[str, str] | None:
-        """The private folder that a path lies in."""
-        for place, folder in _PRIVATE.items():
-            if _below(path, place):
-                return place, folder
-        return None
+    def _reach(self, path: str, *, holders: Mapping[str, str]) -> Path | None:
+        """Where a path of the task's is, in a layer or in one of the folders of its own, with the
+        folders above it made; None where nothing of that kind is (/dev, a bare root)."""
+        place = _holder(path, holders)
+        if place is None:
+            path = str(Path(path).parent.resolve() / Path(path).name)
+            place = _holder(path, holders) or self._layer(path)
+        if place is None:
+            return None
+        base, folder = place
+        here = base
+        for part in Path(os.path.relpath(path, base)).parts[:-1]:
+            here, folder = f"{here}/{part}", f"{folder}/{part}"
+            if not Path(folder).is_dir():
+                Path(folder).mkdir()
+                _copy_attributes(here, Path(folder), self._privileged)
+        return Path(folder) / Path(path).name
 
     def _layer(self, path: str) -> tuple[str, str] | None:
         """The layer that a path is written to; None where no layer is (/dev, a bare root)."""
@@ -269,6 +275,29 @@ class _View:
         if Path(f"root{folder}").is_dir():
             flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
             libc.mount("tmpfs", f"root{folder}", "tmpfs", flags, "size=4k,mode=0755")
+
+
+def _checkpointed(room: Room, task: Task) -> dict[str, str]:
+    """Where in the task's view its checkpointed folders go, and the folders of the room."""
+    found = {}
+    for each in task.checkpoints:
+        base = Path(each.base)
+        if base.is_relative_to(room.files):
+            inner = base.relative_to(room.files)
+            place = f"/{inner}"
+            if _holder(place, _PRIVATE) is None:
+                place = str(Path(place).resolve())
+            found[place] = f"files/{inner}"
+    return found
+
+
+def _holder(path: str, holders: Mapping[str, str]) -> tuple[str, str] | None:
+    """The innermost of some folders that a path lies in, and what is shown there."""
+    fitting = [place for place in holders if _below(path, place)]
+    if not fitting:
+        return None
+    place = max(fitting, key=len)
+    return place, holders[place]
 
 
 def write_file(path: Path, file: File) -> None:

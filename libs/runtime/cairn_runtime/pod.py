@@ -1,10 +1,11 @@
 """`python -m cairn_runtime.pod fetch|keep|ready|barrier`: the containers beside a task in a pod.
 
 `fetch` is an init container: it brings the inputs, and the task does not start if it fails.
-`keep` is a native sidecar: it waits for SIGTERM, which the kubelet sends when the task's own
-container has ended (Kubernetes, "Sidecar Containers"), and then takes the outputs away. `ready`
-is its probe: a signal that came before it listened would be lost. `barrier` is an init container
-that ends when the kubelet shows it that its pod is annotated as open: all tasks are ready.
+`keep` is a native sidecar: it makes checkpoints until SIGTERM, which the kubelet sends when the
+task's own container has ended (Kubernetes, "Sidecar Containers"), makes the last ones and then
+takes the outputs away. `ready` is its probe: a signal that came before it listened would be lost.
+`barrier` is an init container that ends when the kubelet shows it that its pod is annotated as
+open: all tasks are ready.
 
 What they are to do stands in `CAIRN_POD` as JSON; the folders are those that the task sees. The
 last words of one that fails are its pod's termination message.
@@ -21,8 +22,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cairn_runtime.room import Input, Output
-from cairn_runtime.storage import StorageError
+from cairn_runtime.checkpoints import Checkpointer
+from cairn_runtime.copying import StorageError
+from cairn_runtime.room import Checkpoint, Input, Output
 from cairn_runtime.transfer import fetch_inputs, persist_outputs
 
 DATA = Path("/osmo/data")
@@ -52,9 +54,9 @@ def main(verb: str, environment: Mapping[str, str], data: Path, word: Path = BAR
             fetch_inputs(inputs, [Input(**each) for each in order["inputs"]], _say)
             _open_to_all(inputs)
         else:
-            _wait_for_the_end(data / _LISTENS)
+            checkpoints = [Checkpoint(**each) for each in order.get("checkpoints", ())]
             targets = [Output(**each) for each in order["outputs"]]
-            persist_outputs(outputs, str(outputs), targets, _say)
+            _keep(checkpoints, outputs, targets, data / _LISTENS)
     except StorageError as error:
         _say(str(error))
         return 1
@@ -69,10 +71,26 @@ def _open_to_all(folder: Path) -> None:
             path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
 
 
-def _wait_for_the_end(listens: Path) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+def _keep(
+    checkpoints: list[Checkpoint], outputs: Path, targets: list[Output], listens: Path
+) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # for the threads, too
+    checkpointer = Checkpointer(checkpoints, _say)
+    checkpointer.start()
     listens.touch()
     signal.sigwait([signal.SIGTERM])
+    checkpointer.finish()
+    failures: list[str] = []
+    for work in (
+        checkpointer.join,
+        lambda: persist_outputs(outputs, str(outputs), targets, _say),
+    ):
+        try:
+            work()
+        except StorageError as error:
+            failures.append(str(error))
+    if failures:
+        raise StorageError("; ".join(failures))
 
 
 def _say(words: str) -> None:

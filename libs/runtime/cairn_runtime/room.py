@@ -15,8 +15,9 @@ far the attempt is:
 | `exit.json` | the shim, atomically and synced | how it ended |
 | `reported` | the driver | how much of the log was reported |
 
-The other entries are what the task sees: `osmo` (as /osmo), `tmp`, `vartmp`, `files` (injected
-files where there are no namespaces), and the layers of its file system.
+The other entries are what the task sees: `osmo` (as /osmo), `tmp`, `vartmp`, `files` (folders
+that are checkpointed and, where there are no namespaces, injected files, each below it at the path
+that the specification says), and the layers of its file system.
 """
 
 from __future__ import annotations
@@ -60,6 +61,22 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder that is copied to `url` while the command runs, `frequency` seconds after the last
+    time, and once more at the end.
+
+    `path` is how the task names it; it is the folder `inner` below `base`, which is trusted.
+    """
+
+    path: str
+    base: str
+    inner: str
+    url: str
+    frequency: float
+    regex: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """When the command runs again in its place: `codes` are ranges, both ends included; the waits
     in seconds double from `wait` to `longest`."""
@@ -98,6 +115,7 @@ class Task:
     hidden: list[str] = field(default_factory=list)  # folders of the host that it must not see
     tools: str = ""  # folder of stand-ins, shown to it as `Sight.tools`
     restart: Restart | None = None
+    checkpoints: list[Checkpoint] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """As stored in `task.json`."""
@@ -110,6 +128,7 @@ class Task:
         raw["files"] = [File(**each) for each in raw["files"]]
         raw["inputs"] = [Input(**each) for each in raw["inputs"]]
         raw["outputs"] = [Output(**each) for each in raw["outputs"]]
+        raw["checkpoints"] = [Checkpoint(**each) for each in raw.get("checkpoints", [])]
         raw["restart"] = Restart(**raw["restart"]) if raw.get("restart") else None
         return cls(**raw)
 
@@ -195,6 +214,10 @@ class Room:
         self.inputs = path / "osmo/data/input"
         self.temporary = path / "tmp"
         self.files = path / "files"
+
+    def own(self, path: str) -> Path:
+        """Where a file or folder of the task's own is that is to be at a path of its view."""
+        return self.files / path.lstrip("/")
 
     def furnish(self) -> None:
         """Makes the folders that the task is given."""

@@ -2,7 +2,8 @@
 
 It belongs to nobody: the bridge that had it started may be killed, and the next one finds it by
 the attempt's directory. It fetches the inputs, has the command started in its room (`process`),
-writes its log, watches its memory, persists the outputs, and leaves `exit.json`.
+writes its log, watches its memory, has its checkpoints made, persists the outputs, and leaves
+`exit.json`.
 
 Who drives it connects to `socket` (the first driver is connected from birth) and is told in
 single letters that something has changed; what it is stands in the directory:
@@ -26,11 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cairn_runtime import guest, libc, process
+from cairn_runtime.copying import StorageError
+from cairn_runtime.keeper import Keeper
 from cairn_runtime.logfile import LINE_LIMIT, STDERR, STDOUT, Splitter, Writer
 from cairn_runtime.peers import Peer, listen
 from cairn_runtime.reactor import Reactor
 from cairn_runtime.room import NAMESPACES, Ending, Room, Stop, Task, write_atomically
-from cairn_runtime.storage import StorageError
+from cairn_runtime.stages import Stage
 from cairn_runtime.transfer import Say, fetch_inputs, persist_outputs
 
 MEMORY_SECONDS = 0.5
@@ -61,7 +64,7 @@ def _start_time() -> str:
 
 
 class Shim:
-    """The life of one attempt, as a chain of callbacks: fetch, build, start, run, persist."""
+    """The life of one attempt, as a chain of callbacks: fetch, build, start, run, conclude."""
 
     def __init__(
         self, room: Room, task: Task, driver: socket.socket | None, lifeline: int | None
@@ -81,7 +84,11 @@ class Shim:
             self._attach(driver)
 
         self._sandbox: process.Sandbox | None = None
-        self._stage: int | None = None  # process id of a running transfer
+        self._stage: Stage | None = None  # a running transfer
+        self._keeper = Keeper(
+            self._reactor, task.checkpoints, close=self._close_in_child, say=self._note
+        )
+        self._lost: str | None = None  # why the last checkpoint failed
         self._streams: dict[int, tuple[int, Splitter]] = {}  # descriptor -> stream, its splitter
         self._status = b""
         self._announced = b""
@@ -99,6 +106,8 @@ class Shim:
     def run(self) -> None:
         """Serves until the attempt has ended and its outcome is on the disk."""
         self._room.furnish()
+        for each in self._task.checkpoints:
+            Path(each.base).mkdir(parents=True, exist_ok=True)
         if self._task.inputs:
             self._transfer(
                 lambda say: fetch_inputs(self._room.inputs, self._task.inputs, say), self._fetched
@@ -151,6 +160,7 @@ class Shim:
                     self._started_at = time.time()
                     self._room.started.write_text(f"{self._started_at:.6f}\n", encoding="ascii")
                     self._announce(b"S")
+                    self._keeper.start()
                 if self._task.memory:
                     self._watch_memory(self._restarts)
             if words.exit is not None:
@@ -180,7 +190,8 @@ class Shim:
         if self._task.isolation != NAMESPACES:
             # What outlived the init is our child now, being an orphan below a subreaper.
             for orphan in process.descendants(os.getpid()):
-                process.kill_tree(orphan)
+                if orphan != self._keeper.pid:
+                    process.kill_tree(orphan)
         for descriptor in list(self._streams):
             self._drain(descriptor)
         os.close(sandbox.status)
@@ -189,17 +200,8 @@ class Shim:
             self._pause(wait)
         elif self._started_at is None and self._message is None and self._stopping is None:
             self._fail("start-error", START_ERROR, "the task's first process was killed")
-        elif not self._ran_to_its_end() or not self._task.outputs:
-            self._finish()
-        elif any(self._room.output.iterdir()):
-            self._transfer(self._persist, self._persisted)
-        else:  # nothing to copy: not worth a process
-            try:
-                self._persist(self._log.note)
-            except StorageError as error:
-                self._persisted(str(error))
-            else:
-                self._persisted(None)
+        else:
+            self._conclude()
 
     def _wait_before_restart(self) -> float | None:
         """Seconds, if the command is to run again after this end of it."""
@@ -234,10 +236,40 @@ class Shim:
         """
         return self._started_at is not None and self._reason == "exited" and self._stopping is None
 
+    # --- what is kept ---
+
+    def _conclude(self) -> None:
+        """The command has ended for good: the last checkpoint, the outputs, the outcome."""
+        if self._started_at is None:
+            self._keep_outputs()
+        else:
+            self._keeper.finish(self._kept)
+
+    def _kept(self, failure: str | None) -> None:
+        if self._ran_to_its_end():
+            self._lost = failure
+        elif failure is not None:
+            self._note(failure)
+        self._keep_outputs()
+
+    def _keep_outputs(self) -> None:
+        if not self._ran_to_its_end() or not self._task.outputs:
+            self._persisted(None)
+        elif any(self._room.output.iterdir()):
+            self._transfer(self._persist, self._persisted)
+        else:  # nothing to copy: not worth a process
+            try:
+                self._persist(self._log.note)
+            except StorageError as error:
+                self._persisted(str(error))
+            else:
+                self._persisted(None)
+
     def _persist(self, say: Say) -> None:
         persist_outputs(self._room.output, self._sight.output, self._task.outputs, say)
 
     def _persisted(self, failure: str | None) -> None:
+        failure = failure or self._lost
         if failure is not None and self._stopping is None:
             self._fail("output-failed", OUTPUT_FAILED, failure)
         else:
@@ -246,7 +278,10 @@ class Shim:
     def _fail(self, reason: str, code: int, message: str) -> None:
         self._log.note(message)
         self._reason, self._code, self._message = reason, code, message
-        self._finish()
+        if self._keeper.pid is not None:  # the command ran before, and could not run again
+            self._conclude()
+        else:
+            self._finish()
 
     def _finish(self) -> None:
         if self._stopping is not None:
@@ -264,44 +299,27 @@ class Shim:
         write_atomically(self._room.ending, ending.encode())
         self._reactor.stop()  # our end closes the drivers' connections
 
-    # --- stages in processes of their own ---
-
     def _transfer(self, work: Callable[[Say], None], done: Callable[[str | None], None]) -> None:
-        """Does `work` in a forked process; what it says is logged, its failure handed to `done`."""
-        read, write = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
-        if pid == 0:
-            os.close(read)
-            self._close_in_child()
-            _work(work, write)
-        os.close(write)
-        self._stage = pid
-        said: list[bytes] = []
-        self._reactor.read(read, lambda: self._listen_to(read, said))
+        """Does `work` in a process of its own."""
 
-        def ended(status: int) -> None:
+        def ended(failure: str | None) -> None:
             self._stage = None
-            while self._reactor.watches(read):
-                self._listen_to(read, said)
-            *lines, failure = b"".join(said).decode(errors="replace").split("\0")
-            for line in lines:
-                self._log.note(line)
-            self._announce(b"L")
-            if process.exit_code(status) and not failure:
-                failure = f"the transfer was killed (exit code {process.exit_code(status)})"
-            done(failure or None)
+            done(failure)
 
-        self._reactor.child(pid, ended)
-        self._reactor.soon()
-
-    def _listen_to(self, descriptor: int, said: list[bytes]) -> None:
-        if data := os.read(descriptor, 65536):
-            said.append(data)
-        else:
-            self._reactor.forget(descriptor)
-            os.close(descriptor)
+        self._stage = Stage(
+            self._reactor,
+            lambda say, _orders: work(say),
+            close=self._close_in_child,
+            say=self._note,
+            done=ended,
+        )
 
     # --- the log ---
+
+    def _note(self, words: str) -> None:
+        """Logs a line of Cairn's own while the attempt goes on."""
+        self._log.note(words)
+        self._announce(b"L")
 
     def _capture(self, descriptor: int) -> None:
         stream, splitter = self._streams[descriptor]
@@ -366,12 +384,12 @@ class Shim:
     def _stop(self, order: Stop) -> None:
         if self._stopping is None:
             self._stopping = order
+        self._keeper.allow(order.grace)
         if self._stage is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._stage, signal.SIGKILL)
+            self._stage.kill()
         elif self._pausing:
             self._pausing = False
-            self._finish()
+            self._conclude()
         elif self._sandbox is None or self._over:
             return
         elif self._started_at is None or order.grace <= 0:
@@ -392,7 +410,7 @@ class Shim:
 
     def _vanish(self) -> None:
         if self._stage is not None:
-            process.kill_tree(self._stage)
+            process.kill_tree(self._stage.pid)
         self._kill()
         if self._task.isolation != NAMESPACES:
             for orphan in process.descendants(os.getpid()):
@@ -473,25 +491,6 @@ class Shim:
             os.close(self._lifeline)
         if self._sandbox is not None and not self._over:
             os.close(self._sandbox.word)
+        self._keeper.close()
         for descriptor in self._streams:
             os.close(descriptor)
-
-
-def _work(work: Callable[[Say], None], write: int) -> None:
-    """In the child: a line's end is a zero byte, and what follows the last one is the failure."""
-    code = 1
-    try:
-        libc.die_with_parent(signal.SIGKILL)
-        signal.set_wakeup_fd(-1)
-        work(lambda words: _say(write, words + "\0"))
-        code = 0
-    except (StorageError, OSError) as error:
-        _say(write, str(error))
-    finally:
-        os._exit(code)
-
-
-def _say(write: int, words: str) -> None:
-    data = words.encode(errors="replace")
-    while data:
-        data = data[os.write(write, data) :]

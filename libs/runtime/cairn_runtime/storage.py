@@ -1,41 +1,23 @@
 """Where inputs come from and outputs go: one small interface, and folders as its first driver.
 
-A task's output folder is hostile: it may hold links to what the task itself could not read,
-sockets, or devices. So nothing in it is followed: links are copied as links and only when they
-stay inside the folder, and what is neither file, folder nor link is left out; both are said.
+What a task leaves is hostile, and so is what an earlier copy of it left in the store: neither is
+followed, see `copying`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from cairn_runtime.copying import FOLDER, Copied, Copy, Live, MissingError, StorageError
 from cairn_runtime.room import sync_folder
-
-_CHUNK = 1 << 24  # bytes that one copy_file_range is asked for
-
-
-class StorageError(Exception):
-    """What could not be copied, and why."""
-
-
-class MissingError(StorageError):
-    """There is nothing at this place."""
-
-
-class Copied(NamedTuple):
-    """What a copy brought: files, their bytes, and words about what was left out."""
-
-    files: int
-    size: int
-    skipped: list[str]
 
 
 class Storage(Protocol):
@@ -59,6 +41,24 @@ class Storage(Protocol):
             StorageError: something could not be copied.
         """
 
+    def update(
+        self,
+        source: int,
+        prefix: str,
+        regex: str | None,
+        seen_as: str,
+        check: Callable[[], None],
+    ) -> Copied:
+        """Copies what of an open folder, which is in use, is not at `prefix` already.
+
+        Readers see each file as it was or as it is, and none of them changes before all that is
+        new has been copied. What has been deleted from the folder stays at `prefix`. `check` is
+        called now and then; what it raises ends the copy and leaves `prefix` as it was.
+
+        Raises:
+            StorageError: something could not be copied.
+        """
+
 
 class FileStorage:
     """Keys are paths below a folder."""
@@ -68,16 +68,17 @@ class FileStorage:
 
     def fetch(self, prefix: str, destination: Path, regex: str | None) -> Copied:
         source = self._path(prefix)
-        try:
-            kind = source.stat().st_mode
+        with _explaining():
+            try:
+                kind = source.stat().st_mode
+            except FileNotFoundError as error:
+                raise MissingError(f"there is nothing at {source}") from error
             if stat.S_ISDIR(kind):
-                return _Copy(source, destination, regex, confined=False).run()
+                with _opened(source, follow=True) as folder:
+                    return Copy(folder, destination, regex, confined=False).run()
             if stat.S_ISREG(kind):
-                return _Copy(source.parent, destination, None, confined=False).single(source.name)
-        except FileNotFoundError as error:
-            raise MissingError(f"there is nothing at {source}") from error
-        except OSError as error:
-            raise _explained(error) from error
+                with _opened(source.parent, follow=True) as folder:
+                    return Copy(folder, destination, None, confined=False).single(source.name)
         raise StorageError(f"{source} is neither a folder nor a file")
 
     def persist(self, source: Path, prefix: str, regex: str | None, seen_as: str = "") -> Copied:
@@ -85,18 +86,31 @@ class FileStorage:
 
         That is what object storage does, and an attempt's own location never exists before.
         """
+        with _explaining(), _opened(source) as folder:
+            return _bring(
+                self._path(prefix),
+                lambda stage: Copy(folder, stage, regex, seen_as=seen_as, durable=True),
+            )
+
+    def update(
+        self,
+        source: int,
+        prefix: str,
+        regex: str | None,
+        seen_as: str,
+        check: Callable[[], None],
+    ) -> Copied:
+        """As the protocol says."""
         target = self._path(prefix)
-        stage = target.parent / f".cairn-{secrets.token_hex(8)}"
-        try:
-            stage.mkdir(parents=True)
-            try:
-                copied = _Copy(source, stage, regex, seen_as=seen_as, durable=True).run()
-                _install(stage, target)
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
-        except OSError as error:
-            raise _explained(error) from error
-        return copied
+        with _explaining(), contextlib.ExitStack() as held:
+            present = None
+            with contextlib.suppress(FileNotFoundError):
+                present = held.enter_context(_opened(target, follow=True))
+            live = Live(present, check)
+            return _bring(
+                target,
+                lambda stage: Copy(source, stage, regex, seen_as=seen_as, durable=True, live=live),
+            )
 
     def _path(self, prefix: str) -> Path:
         parts = [part for part in prefix.split("/") if part not in {"", "."}]
@@ -117,7 +131,20 @@ def open_storage(url: str) -> tuple[Storage, str]:
     raise StorageError(f"this cluster reads and writes file:///... only, not {url}")
 
 
-def _install(stage: Path, target: Path) -> None:
+def _bring(target: Path, copy: Callable[[Path], Copy]) -> Copied:
+    """Copies to a stage beside the target, and what is whole to the target."""
+    folder = target.parent / f".cairn-{secrets.token_hex(8)}"
+    stage = folder / "new"
+    stage.mkdir(parents=True)
+    try:
+        copied = copy(stage).run()
+        _install(stage, target, folder / "replaced")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return copied
+
+
+def _install(stage: Path, target: Path, replaced: Path) -> None:
     """Moves a finished stage to its place; merges where there is something already."""
     try:
         stage.rename(target)
@@ -126,142 +153,65 @@ def _install(stage: Path, target: Path) -> None:
             raise
         if not target.is_dir():
             raise StorageError(f"{target} exists and is no folder") from error
-        for folder, _, names in os.walk(stage):
-            into = target / Path(folder).relative_to(stage)
-            into.mkdir(exist_ok=True)
-            for name in names:
-                (Path(folder) / name).replace(into / name)
-            sync_folder(into)
+        replaced.mkdir()
+        with _opened(stage) as new, _opened(target, follow=True) as old, _opened(replaced) as aside:
+            _merge(new, old, aside)
     sync_folder(target.parent)
 
 
-class _Copy:
-    """One copy of a folder's contents, without following anything in it."""
+def _merge(new: int, old: int, aside: int) -> None:
+    """Moves what is in one folder into another, file by file: each is the old one or the new one.
 
-    def __init__(
-        self,
-        source: Path,
-        destination: Path,
-        regex: str | None,
-        *,
-        seen_as: str = "",
-        durable: bool = False,
-        confined: bool = True,
-    ) -> None:
-        self._source = source
-        self._destination = destination
+    What is in the way, and of another kind, is set aside. Links are replaced and never followed:
+    an earlier copy of a task's folder may have left them.
+    """
+    moved = False
+    with os.scandir(new) as entries:
+        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_folder in names:
+        if is_folder:
+            with _opened(name, new) as inner, _made(name, old) as into:
+                _merge(inner, into, aside)
+            continue
         try:
-            self._wanted = re.compile(regex) if regex else None
-        except re.error as error:
-            raise StorageError(f"the regular expression {regex!r}: {error}") from error
-        self._seen_as = seen_as.rstrip("/")
-        self._durable = durable
-        self._confined = confined
-        self._files = 0
-        self._size = 0
-        self._skipped: list[str] = []
-
-    def run(self) -> Copied:
-        for relative in self._walk(""):
-            self._copy(relative)
-        if self._durable:
-            for folder, _, _ in os.walk(self._destination):
-                sync_folder(Path(folder))
-        return Copied(self._files, self._size, self._skipped)
-
-    def single(self, name: str) -> Copied:
-        self._copy(name)
-        return Copied(self._files, self._size, self._skipped)
-
-    def _walk(self, folder: str) -> Iterator[str]:
-        """Relative paths of all that is not a folder; empty folders are made as it goes."""
-        with os.scandir(self._source / folder) as entries:
-            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-        for name, is_folder in names:
-            relative = f"{folder}/{name}" if folder else name
-            if not is_folder:
-                if self._wanted is None or self._wanted.search(relative):
-                    yield relative
-                continue
-            if self._wanted is None:
-                (self._destination / relative).mkdir(parents=True, exist_ok=True)
-            yield from self._walk(relative)
-
-    def _copy(self, relative: str) -> None:
-        source, target = self._source / relative, self._destination / relative
-        details = source.lstat()
-        if self._wanted is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        if stat.S_ISLNK(details.st_mode):
-            self._copy_link(relative, source, target)
-        elif stat.S_ISREG(details.st_mode):
-            self._copy_file(source, target)
-        else:
-            self._skipped.append(f"{relative} is no file, folder or link: left out")
-
-    def _copy_link(self, relative: str, source: Path, target: Path) -> None:
-        goal = str(source.readlink())
-        depth = relative.count("/")
-        if self._seen_as and goal.startswith(f"{self._seen_as}/"):
-            goal = "../" * depth + goal[len(self._seen_as) + 1 :]
-        if self._confined and _leaves(goal, depth):
-            self._skipped.append(f"{relative} is a link out of the folder ({goal}): left out")
-            return
-        target.unlink(missing_ok=True)
-        target.symlink_to(goal)
-        self._files += 1
-
-    def _copy_file(self, source: Path, target: Path) -> None:
-        flags = os.O_CLOEXEC | os.O_NOFOLLOW
-        reading = os.open(source, os.O_RDONLY | os.O_NONBLOCK | flags)
-        try:
-            details = os.fstat(reading)
-            writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o600)
-            try:
-                self._size += _pump(reading, writing)
-                os.fchmod(writing, details.st_mode & 0o777)
-                os.utime(writing, ns=(details.st_atime_ns, details.st_mtime_ns))
-                if self._durable:
-                    os.fsync(writing)
-            finally:
-                os.close(writing)
-        finally:
-            os.close(reading)
-        self._files += 1
+            os.replace(name, name, src_dir_fd=new, dst_dir_fd=old)
+        except IsADirectoryError:
+            os.rename(name, secrets.token_hex(8), src_dir_fd=old, dst_dir_fd=aside)
+            os.replace(name, name, src_dir_fd=new, dst_dir_fd=old)
+        moved = True
+    if moved:
+        os.fsync(old)
 
 
-def _pump(reading: int, writing: int) -> int:
-    """Copies to the end; within the kernel, sharing blocks, where the file system can."""
-    total = 0
+@contextlib.contextmanager
+def _opened(
+    folder: Path | str, within: int | None = None, *, follow: bool = False
+) -> Iterator[int]:
+    flags = FOLDER & ~os.O_NOFOLLOW if follow else FOLDER
+    descriptor = os.open(folder, flags, dir_fd=within)
     try:
-        while count := os.copy_file_range(reading, writing, _CHUNK):
-            total += count
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _made(name: str, within: int) -> Iterator[int]:
+    """A folder of this name, in place of whatever else has it."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=within)
+    if not stat.S_ISDIR(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=within)
+        os.mkdir(name, dir_fd=within)
+    with _opened(name, within) as descriptor:
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _explaining() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
-            raise
-    # Also after an early 0, with which files that have no size (of /proc) answer.
-    while data := os.read(reading, 1 << 20):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(writing, view) :]
-        total += len(data)
-    return total
-
-
-def _leaves(goal: str, depth: int) -> bool:
-    """Whether a link `depth` folders deep points above the tree."""
-    if goal.startswith("/"):
-        return True
-    for part in goal.split("/"):
-        if part == "..":
-            depth -= 1
-            if depth < 0:
-                return True
-        elif part not in {"", "."}:
-            depth += 1
-    return False
-
-
-def _explained(error: OSError) -> StorageError:
-    place = error.filename2 or error.filename
-    return StorageError(f"{place}: {error.strerror}" if place else str(error.strerror))
+        place = error.filename2 or error.filename
+        words = f"{place}: {error.strerror}" if place else str(error.strerror)
+        raise StorageError(words) from error

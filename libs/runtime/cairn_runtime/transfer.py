@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from cairn_runtime.copying import MissingError, StorageError
 from cairn_runtime.room import Input, Output
-from cairn_runtime.storage import MissingError, StorageError, open_storage
+from cairn_runtime.storage import open_storage
 
 Say = Callable[[str], None]
 

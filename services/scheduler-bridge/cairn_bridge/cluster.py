@@ -51,7 +51,7 @@ class Fact:
     at: datetime
     node: str | None = None
     outcome: Outcome | None = None  # with FINISHED, which then has one key
-    message: str | None = None  # with ACCEPTED: what they wait for
+    message: str | None = None  # with ACCEPTED and SCHEDULED: what they wait for
     accepted_at: datetime | None = None  # if this was not said in a fact of its own
     scheduled_at: datetime | None = None
 

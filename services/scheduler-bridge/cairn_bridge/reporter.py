@@ -204,6 +204,7 @@ class BusReporter:
                     at=first.at,
                     attempts=refs,
                     node=first.node,
+                    message=first.message,
                 )
             case Phase.STARTED:
                 event = TaskStarted(

@@ -64,7 +64,8 @@ class BridgeSettings(ServiceSettings):
     )
     runtime_image: str | None = Field(
         default=None,
-        description="Image of cairn_runtime; without one pods get no inputs and groups no barrier.",
+        description="Image of cairn_runtime; without one pods get no inputs and checkpoints, and "
+        "groups no barrier.",
     )
     task_key: Path | None = Field(
         default=None,

@@ -105,7 +105,7 @@ async def test_all_problems_of_a_file_come_with_their_places(api: httpx.AsyncCli
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ("    checkpoint: [{path: /a, url: 's3://b/c', frequency: 1m}]", "checkpoints"),
+        ("    checkpoint: [{path: /a, url: 'file:///c', frequency: 1m}]", "checkpoints"),
         ("    outputs: [{dataset: {name: d}}]", "dataset outputs"),
         ("    privileged: true", "privileged"),
         ("    hostNetwork: true", "host network"),

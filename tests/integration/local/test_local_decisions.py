@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from local_cluster import shell
 
 from cairn_bridge.drivers.local.admission import PATIENCE, Admission, Slots
 from cairn_bridge.drivers.local.briefing import Local, brief, expand
-from cairn_common.events import InjectedFile, InputSource
-from cairn_runtime.room import NO_ISOLATION, Room
+from cairn_common.events import Checkpoint, InjectedFile, InputSource
+from cairn_runtime.room import NO_ISOLATION, Room, Task
+from cairn_runtime.room import Checkpoint as Order
 
 
 def test_first_come_first_served_within_a_priority() -> None:
@@ -109,3 +111,39 @@ def test_without_namespaces_paths_of_files_are_replaced(tmp_path: Path) -> None:
     assert told.files[1].contents == f"{tmp_path}/osmo/data/output"
     assert told.environment["PATH"] == f"/mine:{tmp_path}/tools"
     assert told.inputs[1].url == f"file://{tmp_path}/store/l"
+
+
+def test_without_namespaces_paths_of_checkpoints_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    local = Local(tmp_path / "store", tmp_path / "tools", "/bin", NO_ISOLATION, 0, ())
+    script = "a --to=/data /data/x '/data'; ls /database /big/data /data.old {{output}} /tmp/x"
+    task = shell(
+        script,
+        files=[InjectedFile(path="/data/run.sh", contents="")],
+        checkpoints=[
+            Checkpoint(path="/data/", url="file:///k/{{workflow_id}}", frequency=1),
+            Checkpoint(path="/data/in", url="file:///in", frequency=2, regex="x"),
+            Checkpoint(path="{{output}}/ck", url="file:///out", frequency=3),
+            Checkpoint(path="/tmp", url="file:///tmp", frequency=4),
+        ],
+    )
+    told = brief(room, "flow-1", task, None, local, wait=False)
+    files, output = tmp_path / "files", tmp_path / "osmo/data/output"
+    assert told.argv[2] == (
+        f"a --to={files}/data {files}/data/x '{files}/data'; ls /database /big/data /data.old"
+        f" {output} {files}/tmp/x"
+    )
+    assert told.files[0].path == f"{files}/data/run.sh"
+    first, second, third, fourth = told.checkpoints
+    assert first == Order(f"{files}/data", f"{files}/data", "", "file:///k/flow-1", 1.0)
+    assert second == Order(f"{files}/data/in", f"{files}/data", "in", "file:///in", 2.0, "x")
+    assert third == Order(f"{output}/ck", str(output), "ck", "file:///out", 3.0)
+    assert (fourth.path, fourth.base) == (f"{files}/tmp", f"{files}/tmp")
+
+
+def test_what_an_earlier_bridge_wrote_for_a_shim_is_still_read(tmp_path: Path) -> None:
+    local = Local(tmp_path / "store", tmp_path / "tools", "/bin", NO_ISOLATION, 0, ())
+    told = brief(Room(tmp_path), "flow-1", shell("true"), None, local, wait=False)
+    raw = json.loads(told.encode())
+    del raw["checkpoints"]
+    assert Task.decode(json.dumps(raw).encode()) == told

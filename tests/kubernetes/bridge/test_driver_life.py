@@ -80,6 +80,19 @@ async def test_a_start_that_takes_too_long_is_ended(world: World) -> None:
         assert outcome.reason is FinishReason.START_TIMEOUT
 
 
+async def test_a_start_that_takes_its_time_says_what_it_waits_for(world: World) -> None:
+    async with world.driver() as (driver, told):
+        slow = world.group(sim={"start_after": "4s", "run": "0.1s"})
+        await driver.place(slow, None)
+        (outcome,) = await told.until_ended(*keys_of(slow))
+        assert outcome.exit_code == 0
+        said = [(fact.phase, fact.message) for fact in told.facts if fact.message]
+        assert (Phase.SCHEDULED, "waiting: the node pulls image ubuntu:24.04") in said
+        never = world.group(image="missing/image:1", sim={})
+        await driver.place(never, None)
+        await told.until(lambda: any("missing/image:1" in (f.message or "") for f in told.facts))
+
+
 async def test_a_stop_ends_what_runs_and_says_why(world: World) -> None:
     async with world.driver() as (driver, told):
         group = world.group(sim={"run": "forever", "stop": "1s"})

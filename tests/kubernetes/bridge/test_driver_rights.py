@@ -17,7 +17,7 @@ from cairn_bridge.cluster import AttemptKey, Phase, PlacementError
 from cairn_bridge.drivers.kubernetes.api import Kind
 from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.passes import Passes
-from cairn_common.events import GroupPlacement, InjectedFile
+from cairn_common.events import Checkpoint, GroupPlacement, InjectedFile
 from cairn_common.pools import ClusterPools, Platform, Pool
 from cairn_common.security import PassIssuer, subjects_of
 from cairn_common.security.natsjwt import claims_of
@@ -163,7 +163,8 @@ async def test_pods_pass_the_clusters_own_security_standards(
     site = replace(world.site, nats_url=server.url, runtime_image="cairn:0.1.0")
     async with world.driver(site=site, issuer=issuer) as (driver, told):
         files = [InjectedFile(path="/tmp/run.sh", contents="true")]
-        group = world.group(2, sim={"run": "0.2s"}, files=files)
+        saves = [Checkpoint(path="/work", url="file:///saved", frequency=60)]
+        group = world.group(2, sim={"run": "0.2s"}, files=files, checkpoints=saves)
         await driver.place(group, None)
         for outcome in await told.until_ended(*keys_of(group)):
             assert outcome.exit_code == 0
@@ -186,11 +187,17 @@ def assert_few_rights(spec: dict[str, Any], helpers: dict[str, Any]) -> None:
         assert not context.get("privileged")
     for helper in spec["initContainers"]:
         assert helper["securityContext"]["readOnlyRootFilesystem"] is True
-        own = helper["name"] == names.BARRIER_CONTAINER
-        rights = {} if own else helpers
+        rights = {} if helper["name"] == names.BARRIER_CONTAINER else helpers
         assert helper["securityContext"]["capabilities"] == {"drop": ["ALL"], **rights}
         mounts = {mount["name"] for mount in helper["volumeMounts"]}
-        assert mounts == {names.BARRIER_VOLUME if own else names.DATA_VOLUME}
+        assert (
+            mounts
+            == {
+                names.FETCH_CONTAINER: {names.DATA_VOLUME},
+                names.KEEP_CONTAINER: {names.DATA_VOLUME, "cairn-checkpoint-0"},
+                names.BARRIER_CONTAINER: {names.BARRIER_VOLUME},
+            }[helper["name"]]
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from driver_harness import PATIENCE, Recorder, World, keys_of, next_attempt
 from testcluster import nodes
+from testcluster.account import bridge_account
 from testcluster.cluster import Cluster
+from testcluster.reached import Reached
 
 from cairn_bridge.cluster import ClusterError, NotNowError, Phase, PlacementError
 from cairn_bridge.drivers.kubernetes import Api, KubernetesDriver, Site
@@ -180,6 +182,61 @@ async def test_a_quota_that_is_full_is_not_now_and_one_too_small_is_never(world:
                 except NotNowError:
                     await asyncio.sleep(0.5)
         await told.until_ended(*keys_of(gang))
+
+
+async def test_what_others_run_on_a_node_counts_as_used(world: World) -> None:
+    async with world.driver() as (driver, _):
+        node = min(info.name for info in await driver.inventory())
+        before = await used(driver, node)
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "others", "namespace": world.site.namespace},
+            "spec": {
+                "nodeName": node,
+                "containers": [
+                    {
+                        "name": "it",
+                        "image": "ubuntu:24.04",
+                        "command": ["sleep", "infinity"],
+                        "env": [{"name": "SIM_RUN", "value": "forever"}],
+                        "resources": {"requests": {"cpu": "1500m"}},
+                    }
+                ],
+            },
+        }
+        await world.create(pod, "pods")
+        async with asyncio.timeout(PATIENCE):
+            while await used(driver, node) == before:
+                await asyncio.sleep(0.1)
+            assert await used(driver, node) == before + 2
+            await world.api.delete(world.pods, "others", grace=1)
+            while await used(driver, node) != before:
+                await asyncio.sleep(0.1)
+
+
+async def test_who_may_not_see_what_others_run_goes_on_without(
+    world: World, north: Reached, tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    blind = bridge_account(north, world.site.namespace, file, without=("ClusterRole", "pods"))
+    async with blind:
+        driver = KubernetesDriver(lambda: Api.connect(file, None), world.site)
+        told = Recorder()
+        try:
+            await driver.start(told)
+            assert await driver.inventory()
+            group = world.group(sim={"run": "0.1s"})
+            await driver.place(group, None)
+            (outcome,) = await told.until_ended(*keys_of(group))
+            assert outcome.exit_code == 0
+        finally:
+            await driver.close()
+
+
+async def used(driver: KubernetesDriver, node: str) -> int:
+    (info,) = [each for each in await driver.inventory() if each.name == node]
+    return info.used_cpu
 
 
 @pytest.mark.simulator

@@ -71,6 +71,7 @@ class Cairn(System):
         accounts: where the credentials are.
         namespace: where pods are made, in every cluster.
         pools: of each cluster.
+        runtime_image: of the containers beside a task, if there are any.
         changes: settings of all services that differ from what tests usually have.
     """
 
@@ -82,6 +83,7 @@ class Cairn(System):
         accounts: Path,
         namespace: str,
         pools: Pools,
+        runtime_image: str | None,
         changes: Mapping[str, str],
     ) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -90,6 +92,7 @@ class Cairn(System):
         self.folder = folder
         self.namespace = namespace
         self.pools = pools
+        self.runtime_image = runtime_image
         self.settings = {
             **settings,
             "CAIRN_API_PORT": self.url.rpartition(":")[2],
@@ -127,7 +130,7 @@ class Cairn(System):
             "CAIRN_KUBECONFIG": self.kubeconfig(cluster),
             "CAIRN_KUBERNETES_NAMESPACE": self.namespace,
             "CAIRN_POOLS_FILE": pools,
-            "CAIRN_RUNTIME_IMAGE": "cairn:0.1.0",
+            **({"CAIRN_RUNTIME_IMAGE": self.runtime_image} if self.runtime_image else {}),
         }
         name = f"bridge-{cluster}"
         self._run(name, "cairn_bridge", {key: str(value) for key, value in settings.items()})
@@ -242,7 +245,11 @@ class Cairn(System):
 
 @contextlib.contextmanager
 def running_cairn(
-    clusters: Sequence[Reached], folder: Path, pools: Pools = POOLS, **changes: str
+    clusters: Sequence[Reached],
+    folder: Path,
+    pools: Pools = POOLS,
+    runtime_image: str | None = "cairn:0.1.0",
+    **changes: str,
 ) -> Iterator[Cairn]:
     """Everything, from nothing; at the end the clusters are as they were.
 
@@ -250,6 +257,7 @@ def running_cairn(
         clusters: the clusters.
         folder: for all files.
         pools: of each cluster.
+        runtime_image: of the containers beside a task, if there are any.
         changes: settings of all services that differ.
     """
     namespace = f"cairn-e2e-{secrets.token_hex(3)}"  # the last one may still be vanishing
@@ -258,7 +266,9 @@ def running_cairn(
         secured_nats(folder, [cluster.name for cluster in clusters]) as nats,
     ):
         settings = {**servers.settings, "CAIRN_NATS_URL": nats.url}
-        cairn = Cairn(clusters, folder, settings, nats.folder, namespace, pools, changes)
+        cairn = Cairn(
+            clusters, folder, settings, nats.folder, namespace, pools, runtime_image, changes
+        )
         with asyncio.Runner() as runner:
             opened = contextlib.AsyncExitStack()
             try:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from driver_harness import World, keys_of
+from driver_harness import PATIENCE, World, keys_of
 from real_harness import Real, handed_on, run, script, text
 
-from cairn_common.events import FinishReason, InjectedFile, InputSource, OutputTarget, Resources
+from cairn_common.events import (
+    Checkpoint,
+    FinishReason,
+    InjectedFile,
+    InputSource,
+    OutputTarget,
+    Resources,
+)
 from cairn_common.pools import ClusterPools, Credential
 from cairn_common.security import PassIssuer
 from securing import secured_nats
@@ -55,7 +63,7 @@ async def test_what_a_task_finds(world: World) -> None:
         stat -Lc '%a %s' /opt/run.sh /etc/app/data.bin
         echo $GREETING $CAIRN_TASK $CAIRN_ATTEMPT
         ls -A {{input:0}} | wc -l
-        if touch {{input:0}}/x; then exit 1; fi
+        if touch {{input:0}}/x 2>&1; then exit 1; fi
         touch {{output}}/y
     """
     async with world.driver() as (driver, told):
@@ -138,6 +146,23 @@ async def test_what_only_its_own_user_may_read_is_kept_and_brought_too(world: Wo
     async with world.driver() as (driver, told):
         lines = await handed_on(world, driver, told, "w/own", write, read)
     assert lines[-2:] == ["644", "secret"]
+
+
+async def test_a_checkpoint_is_made_while_the_task_runs(world: World, real: Real) -> None:
+    saved = real.store / "saved/model"
+    saves = [Checkpoint(path="/work", url="file:///cairn/store/saved", frequency=1)]
+    async with world.driver() as (driver, told):
+        words = "umask 077; cd /work; echo half > model; echo up; sleep 600"
+        group = script(world, words, checkpoints=saves)
+        (key,) = keys_of(group)
+        await driver.place(group, None)
+        await told.until(lambda: "up" in text(told, key))
+        async with asyncio.timeout(PATIENCE):
+            while not saved.exists():
+                await asyncio.sleep(0.1)
+        assert saved.read_text() == "half\n"
+        await driver.stop([key], "enough", 0)
+        await told.until_ended(key)
 
 
 async def test_tasks_of_a_group_start_together(world: World) -> None:

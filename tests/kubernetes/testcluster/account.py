@@ -46,9 +46,17 @@ def _renamed(value: Any, namespace: str) -> Any:
 
 
 @asynccontextmanager
-async def bridge_account(reached: Reached, namespace: str, file: Path) -> AsyncIterator[None]:
-    """An account in a namespace that exists, and a kubeconfig with its token; it vanishes after."""
+async def bridge_account(
+    reached: Reached, namespace: str, file: Path, *, without: tuple[str, str] | None = None
+) -> AsyncIterator[None]:
+    """An account in a namespace that exists, and a kubeconfig with its token; it vanishes after.
+
+    `without`: a kind of role and the resource that it says nothing of.
+    """
     objects = [one for one in manifest(namespace) if one["kind"] in _RIGHTS]
+    for one in objects:
+        if without is not None and one["kind"] == without[0]:
+            one["rules"] = [each for each in one["rules"] if each["resources"] != [without[1]]]
     async with reached.api() as api:
         await create_all(api, objects)
         try:

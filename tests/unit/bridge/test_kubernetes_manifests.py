@@ -14,7 +14,9 @@ from cairn_bridge.drivers.kubernetes.core.gang import Member, lay_out, leaf_for,
 from cairn_bridge.drivers.kubernetes.core.manifests import belongs_to, build, owned_by
 from cairn_bridge.drivers.kubernetes.core.scheduling import scheduler_objects
 from cairn_bridge.drivers.kubernetes.core.site import Site
+from cairn_bridge.drivers.kubernetes.driver import KubernetesDriver
 from cairn_common.events import (
+    Checkpoint,
     GroupPlacement,
     InjectedFile,
     InputSource,
@@ -32,6 +34,8 @@ from cairn_common.pools import (
     Toleration,
     TopologyKey,
 )
+from cairn_common.spec.features import Feature
+from cairn_runtime.room import Checkpoint as Order
 
 ZONE_RACK = [TopologyKey(key="zone", label="t/zone"), TopologyKey(key="rack", label="t/rack")]
 
@@ -331,6 +335,87 @@ def test_tasks_that_start_together_wait_at_a_barrier() -> None:
         for pod in alone.pods.values():
             assert "cairn/barrier" not in pod["metadata"]["annotations"]
             assert "cairn-barrier" not in json.dumps(pod)
+
+
+def saved(path: str, url: str = "file:///saved", **fields: Any) -> Checkpoint:
+    return Checkpoint(path=path, url=url, frequency=60, **fields)
+
+
+def test_a_checkpointed_folder_is_a_volume_of_the_task_and_of_the_sidecar() -> None:
+    where = Site("east", "cairn", runtime_image="cairn/runtime:1")
+    wanted = [
+        saved("/work/run/", "file:///runs/{{workflow_id}}", regex="x"),
+        saved("/work/run/best"),
+        saved("{{output}}/{{workflow_id}}"),
+        saved("/other"),
+    ]
+    pod = the_pod(where, group(task(0, checkpoints=wanted)))
+    fetch, keep = pod["spec"]["initContainers"]
+    own = {
+        each["mountPath"]: each["name"]
+        for each in container(pod)["volumeMounts"]
+        if each["name"].startswith("cairn-checkpoint")
+    }
+    assert own == {"/work/run": "cairn-checkpoint-1", "/other": "cairn-checkpoint-0"}
+    volumes = {each["name"]: each for each in pod["spec"]["volumes"]}
+    assert all("emptyDir" in volumes[name] for name in own.values())
+    seen = {each["name"]: each for each in keep["volumeMounts"]}
+    assert set(seen) == {"cairn-data", *own.values()}
+    assert seen["cairn-checkpoint-1"] == {
+        "name": "cairn-checkpoint-1",
+        "mountPath": "/osmo/checkpoints/cairn-checkpoint-1",
+        "readOnly": True,
+    }
+    assert [each["name"] for each in fetch["volumeMounts"]] == ["cairn-data"]
+    orders = json.loads(keep["env"][0]["value"])["checkpoints"]
+    assert orders[0] == {
+        "path": "/work/run",
+        "base": "/osmo/checkpoints/cairn-checkpoint-1",
+        "inner": "",
+        "url": "file:///runs/story-7",
+        "frequency": 60.0,
+        "regex": "x",
+    }
+    assert [(each["base"][-12:], each["inner"]) for each in orders[1:]] == [
+        ("checkpoint-1", "best"),
+        ("/data/output", "story-7"),
+        ("checkpoint-0", ""),
+    ]
+    # Exactly what the sidecar reads.
+    assert [Order(**each).path for each in orders][1] == "/work/run/best"
+
+
+@pytest.mark.parametrize(
+    ("image", "path", "words"),
+    [
+        (None, "/work", "cluster east makes no checkpoints: its bridge has no image"),
+        ("r:1", "/mnt/data/run", "/mnt/data/run and the volume mount /nfs:/mnt/data lie in one"),
+        ("r:1", "/mnt", "/mnt and the volume mount /nfs:/mnt/data lie in one another"),
+        ("r:1", "/proc/x", "belongs to the system"),
+        ("r:1", "work", "is no absolute path"),
+    ],
+)
+def test_checkpoints_that_cannot_be_made_are_refused(
+    image: str | None, path: str, words: str
+) -> None:
+    platform = Platform(default_mounts=["/nfs:/mnt/data"])
+    pools = ClusterPools(
+        pools={"default": Pool(platforms={"cpu": platform}, default_platform="cpu")}
+    )
+    where = Site("east", "cairn", pools, runtime_image=image)
+    with pytest.raises(PlacementError) as caught:
+        the_pod(where, group(task(0, checkpoints=[saved(path)])))
+    assert words in str(caught.value)
+
+
+def test_a_cluster_says_whether_it_makes_checkpoints() -> None:
+    async def nobody() -> Any:
+        raise AssertionError
+
+    without = KubernetesDriver(nobody, Site("east"))
+    assert Feature.CHECKPOINT not in without.features
+    having = KubernetesDriver(nobody, Site("east", runtime_image="r:1"))
+    assert having.features == without.features | {Feature.CHECKPOINT}
 
 
 def test_queues_say_shares_in_the_units_of_kai() -> None:

@@ -54,7 +54,10 @@ def pod(
         inits.append({"name": "cairn-keep", "state": keep})
     return {
         "metadata": metadata,
-        "spec": {"nodeName": node} if node else {},
+        "spec": {
+            "containers": [{"name": "task", "image": "ubuntu:24.04"}],
+            **({"nodeName": node} if node else {}),
+        },
         "status": {
             "phase": phase,
             "containerStatuses": [{"name": "task", "image": "img", "state": state or {}}],
@@ -200,6 +203,29 @@ def test_phases_follow_the_pod() -> None:
         assert sight is not None
         assert sight.phase is phase
         assert (sight.key.workflow, sight.key.index, sight.key.attempt) == ("w-1", 7, 2)
+
+
+def test_what_a_pod_with_a_node_waits_for_is_said() -> None:
+    runs = {"running": {"startedAt": BEGAN}}
+    pulls = {"waiting": {"reason": "PodInitializing"}}
+    ready = [{"type": "Initialized", "status": "True"}]
+
+    def words(document: dict[str, Any]) -> str | None:
+        sight = look(document)
+        assert sight is not None
+        return sight.waits_for
+
+    assert words(pod(state=pulls)) == "waiting: the node makes room and pulls images"
+    assert words(pod(state=pulls, init=runs)) == "waiting: its inputs are fetched"
+    at_barrier = pod(state=pulls)
+    gate = {"name": "cairn-barrier", "state": runs}
+    at_barrier["status"]["initContainerStatuses"].append(gate)
+    assert words(at_barrier) == "waiting: it is ready, and others of its group are not yet"
+    image = "waiting: the node pulls image ubuntu:24.04"
+    assert words(pod(state=pulls, conditions=ready)) == image
+    refused = {"waiting": {"reason": "ErrImagePull", "message": "no such tag"}}
+    assert words(pod(state=refused, conditions=ready)) == "waiting: img: no such tag"
+    assert words(pod("Running", state=runs)) is None
 
 
 def test_what_keeps_a_pod_from_starting_is_seen() -> None:

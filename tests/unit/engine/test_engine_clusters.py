@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cairn_common.events import FinishReason, NodeInfo
+from cairn_common.events import Checkpoint, FinishReason, GroupPlacement, NodeInfo
 from cairn_common.pools import Credential, Platform, Pool
+from cairn_common.spec.features import Feature
 from cairn_common.status import TaskStatus
 from cairn_engine.core import (
     Accepted,
@@ -24,7 +25,7 @@ from cairn_engine.core import (
     State,
     need_of,
 )
-from cairn_engine.core.gangs import Kind, Need
+from cairn_engine.core.gangs import Kind, Need, room_for
 from cairn_engine.core.inputs import Place, Stop
 from cairn_engine.core.plan import complete_body
 from cairn_engine.settings import EngineSettings
@@ -311,6 +312,31 @@ def test_a_need_follows_from_the_body() -> None:
     ((kind, count),) = found.kinds
     assert (kind.cpu, kind.gpu, count) == (3, 1, 2)
     assert kind.credentials == (("aws", ("id",)), ("token", ()))
+
+
+def test_checkpoints_travel_to_the_cluster_and_ask_for_one_that_makes_them() -> None:
+    save = {"path": "{{output}}/a", "url": "s3://b/{{workflow_id}}", "frequency": "90s"}
+    workflow = spec(
+        group("g", {**task("x"), "lead": True, "checkpoint": [{**save, "regex": "x"}, save]})
+    )
+    body = World(0, Chaos()).submit(workflow).bodies[0]
+    placement = GroupPlacement.model_validate(complete_body(body, {0: 0}, {}))
+    first, second = placement.tasks[0].checkpoints
+    assert first == Checkpoint(
+        path="{{output}}/a", url="s3://b/{{workflow_id}}", frequency=90.0, regex="x"
+    )
+    assert second.regex is None
+    kinds = need_of(body).kinds
+    assert kinds[0][0].features == {Feature.CHECKPOINT}
+    assert room_for(kinds, POOL, None, [node()], frozenset({"checkpoint"})).fits
+    assert not room_for(kinds, POOL, None, [node()], frozenset()).fits
+
+
+def test_an_event_of_before_there_were_checkpoints_is_still_read() -> None:
+    workflow = spec(group("g", {**task("x"), "lead": True}))
+    body = complete_body(World(0, Chaos()).submit(workflow).bodies[0], {0: 0}, {})
+    assert "checkpoints" not in body["tasks"][0]
+    assert GroupPlacement.model_validate(body).tasks[0].checkpoints == []
 
 
 @pytest.mark.parametrize(

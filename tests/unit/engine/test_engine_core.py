@@ -440,6 +440,12 @@ def test_a_task_says_what_it_waits_for_until_it_has_a_node() -> None:
     assert story.task("a").message == "no node with 8 GPUs is free"
     story.say(Scheduled(*story.key("a", 0), story.world.now, "n"))
     assert story.task("a").message is None
+    story.say(Scheduled(*story.key("a", 0), story.world.now, "n", "its inputs are fetched"))
+    assert story.task("a").message == "its inputs are fetched"
+    story.say(Accepted(*story.key("a", 0), story.world.now, "this comes late"))
+    assert story.task("a").message == "its inputs are fetched"
+    story.say(Started(*story.key("a", 0), story.world.now))
+    assert story.task("a").message is None
 
 
 def test_a_task_that_its_cluster_cannot_take_says_why_until_it_does() -> None:

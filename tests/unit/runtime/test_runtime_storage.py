@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cairn_runtime.storage import FileStorage, MissingError, StorageError, open_storage
+from cairn_runtime.copying import MissingError, StorageError
+from cairn_runtime.storage import FileStorage, open_storage
 
 
 def fill(folder: Path, **files: str) -> Path:

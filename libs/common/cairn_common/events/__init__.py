@@ -7,6 +7,7 @@ CloudEvent in NATS binary mode and takes it off again, `subjects` says what is s
 from cairn_common.events.catalogue import (
     CATALOGUE,
     AttemptRef,
+    Checkpoint,
     ClusterChanged,
     ClusterHeartbeat,
     ClusterResources,
@@ -51,6 +52,7 @@ __all__ = [
     "CATALOGUE",
     "PARTITIONS",
     "AttemptRef",
+    "Checkpoint",
     "ClusterChanged",
     "ClusterHeartbeat",
     "ClusterResources",

@@ -172,6 +172,18 @@ class OutputTarget(Model):
     regex: str | None = None
 
 
+class Checkpoint(Model):
+    """A folder that is copied to `url` while the task runs, and once more when it ends.
+
+    Source: OSMO user guide, "Checkpointing". `path` and `url` may hold tokens.
+    """
+
+    path: str
+    url: str
+    frequency: float = Field(description="Seconds between the end of one copy and the next one.")
+    regex: str | None = None
+
+
 class Topology(Model):
     """Tasks of a gang with the same `key` and `group` lie close together.
 
@@ -211,6 +223,7 @@ class TaskPlacement(Model):
     files: list[InjectedFile] = []
     inputs: list[InputSource] = []
     outputs: list[OutputTarget] = []
+    checkpoints: list[Checkpoint] = []
     restart: RestartPolicy | None = None
     location: str = Field(default="", description="Key below the store's root for its outputs.")
     resources: Resources = Resources()
@@ -320,6 +333,10 @@ class TaskScheduled(TaskFacts):
 
     attempts: list[AttemptRef]
     node: str | None = None
+    message: str | None = Field(
+        default=None,
+        description="What keeps them from starting, where that takes long; said when it changes.",
+    )
 
 
 class TaskStarted(TaskFacts):
@@ -461,7 +478,7 @@ class ClusterResources(ClusterEvent):
         default=None,
         description="What workflows may use there beyond running commands: `privileged`, "
         "`host_network`, `volume_mounts`, `topology`, `nodes_excluded`, `platform`, `gpu`, "
-        "`credentials`.",
+        "`credentials`, `checkpoint`.",
     )
 
 

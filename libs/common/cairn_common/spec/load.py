@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cairn_common.spec.checkpoints import check_checkpoints
 from cairn_common.spec.checks import Findings, check_tasks, check_workflow, nearest
 from cairn_common.spec.graph import check_graph
 from cairn_common.spec.limits import Limits
@@ -140,6 +141,7 @@ def _load_rendered(
         check_workflow(structure.spec, findings)
         spec = structure.spec.normalised()
         check_tasks(spec, findings)
+        check_checkpoints(spec, findings)
         check_tokens(spec, findings)
         check_graph(spec, findings)
     problems += structure.problems + findings.problems

@@ -239,9 +239,14 @@ class FileSpec(SpecModel):
 class CheckpointSpec(SpecModel):
     """A folder copied to object storage while the task runs, and once more when it ends."""
 
-    path: str = Field(description="The folder in the container.")
+    path: str = Field(
+        description="The folder in the container; unless it is below {{output}}, the task finds "
+        "an empty one there."
+    )
     url: StorageUrl = Field(description="Where to copy it.")
-    frequency: Duration = Field(description="Pause between two copies, e.g. 30m.")
+    frequency: Duration = Field(
+        description="Pause between the end of one copy and the next one, e.g. 30m; at least 1s."
+    )
     regex: Regex | None = Field(default=None, description="Only files whose path matches.")
 
 

@@ -31,6 +31,7 @@ class Kind:
     mounts: tuple[str, ...] = ()
     topology: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    checkpoints: bool = False
     credentials: tuple[tuple[str, tuple[str, ...]], ...] = ()  # names and the keys wanted
 
     @property
@@ -44,6 +45,7 @@ class Kind:
             Feature.VOLUME_MOUNTS: self.mounts,
             Feature.TOPOLOGY: self.topology,
             Feature.NODES_EXCLUDED: self.excluded,
+            Feature.CHECKPOINT: self.checkpoints,
             Feature.CREDENTIALS: self.credentials,
         }
         return frozenset(feature for feature, value in wanted.items() if value)
@@ -108,6 +110,7 @@ def need_of(body: Mapping[str, Any], inputs: Sequence[str] = ()) -> Need:
             tuple(task.get("volume_mounts", ())),
             tuple(each["key"] for each in task.get("topology", ())),
             tuple(task.get("nodes_excluded", ())),
+            "checkpoints" in task,
             tuple(
                 (name, tuple(keys))
                 for name, keys in keys_wanted(task.get("credentials", {})).items()

@@ -39,9 +39,10 @@ class Held(TaskInput):
 
 @dataclass(frozen=True, slots=True)
 class Scheduled(TaskInput):
-    """It has a node."""
+    """It has a node; `message` says what keeps it from starting."""
 
     node: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,6 +266,15 @@ def _task_bodies(
                 for target in task.outputs
                 if type(target) is UrlOutput
             ],
+            "checkpoints": [
+                {
+                    "path": save.path,
+                    "url": save.url,
+                    "frequency": save.frequency.total_seconds(),
+                    "regex": save.regex,
+                }
+                for save in task.checkpoint
+            ],
             "topology": [
                 {
                     "key": each.key,

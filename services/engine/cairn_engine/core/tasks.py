@@ -36,9 +36,7 @@ def accepted(
     context: Context, workflow: Workflow, group: Group, task: Task, fact: Accepted
 ) -> None:
     """The attempt waits in its cluster's queue; said again when what it waits for changes."""
-    if task.status is TaskStatus.SCHEDULING and fact.message not in {None, task.message}:
-        task.message = fact.message
-        context.ledger.touch_task(task)
+    _waits_for(context, task, TaskStatus.SCHEDULING, fact)
     if _advance(context, group, task, TaskStatus.SCHEDULING, fact):
         task.message = fact.message
         task.scheduling_at = fact.at
@@ -51,7 +49,14 @@ def accepted(
 
 def held(context: Context, task: Task, fact: Held) -> None:
     """The attempt stays offered; who looks at it sees what is in the way."""
-    if task.status is TaskStatus.PROCESSING and task.message != fact.message:
+    _waits_for(context, task, TaskStatus.PROCESSING, fact)
+
+
+def _waits_for(
+    context: Context, task: Task, status: TaskStatus, fact: Accepted | Held | Scheduled
+) -> None:
+    """Note what an attempt of this status says that it waits for, if that is new."""
+    if task.status is status and fact.message not in {None, task.message}:
         task.message = fact.message
         context.ledger.touch_task(task)
 
@@ -59,8 +64,10 @@ def held(context: Context, task: Task, fact: Held) -> None:
 def scheduled(
     context: Context, workflow: Workflow, group: Group, task: Task, fact: Scheduled
 ) -> None:
-    """The attempt has a node."""
+    """The attempt has a node; said again when what keeps it from starting changes."""
+    _waits_for(context, task, TaskStatus.INITIALIZING, fact)
     if _advance(context, group, task, TaskStatus.INITIALIZING, fact):
+        task.message = fact.message
         task.initializing_at = fact.at
         task.node = fact.node or task.node
         group.queue_deadline = None

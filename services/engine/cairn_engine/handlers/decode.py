@@ -121,7 +121,7 @@ def _held(event: TaskHeld) -> Iterable[Input]:
 
 def _scheduled(event: TaskScheduled) -> Iterable[Input]:
     return [
-        Scheduled(event.workflow, ref.index, ref.attempt, event.at, event.node)
+        Scheduled(event.workflow, ref.index, ref.attempt, event.at, event.node, event.message)
         for ref in event.attempts
     ]
 

@@ -40,6 +40,8 @@ class Attempt:
     log: LogFollower | None = None
     patience: asyncio.TimerHandle | None = None
     start_clock: asyncio.TimerHandle | None = None
+    quiet: asyncio.TimerHandle | None = None
+    told_words: str | None = None  # what keeps it from starting
     pod_gone: bool = False
     hurried: bool = False  # its grace was made shorter
     let_through: bool = False  # its barrier is being opened
@@ -56,10 +58,10 @@ class Attempt:
 
     def stop_clocks(self) -> None:
         """No timer is needed any more."""
-        for timer in (self.patience, self.start_clock):
+        for timer in (self.patience, self.start_clock, self.quiet):
             if timer is not None:
                 timer.cancel()
-        self.patience = self.start_clock = None
+        self.patience = self.start_clock = self.quiet = None
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ class Patience:
         start: for a container that cannot be made.
         node: for a node that is not heard of.
         orphan: for half-made groups, which nobody may ever complete.
+        quiet: before it is said what keeps a task from starting.
         eviction: for the command of a pod that is taken away, to end; a pod's own grace is not
             for that, but for its outputs to be kept after an end of its own.
     """
@@ -35,6 +36,7 @@ class Patience:
     start: float = 60.0
     node: float = 300.0
     orphan: float = 600.0
+    quiet: float = 2.0
     eviction: int = 30
 
 
@@ -52,6 +54,7 @@ class Clocks:
     def mind(self, attempt: Attempt) -> None:
         """Keeps the clocks of an attempt that has not ended."""
         self._hurry(attempt)
+        self._say_what_keeps(attempt)
         loop = asyncio.get_running_loop()
         trouble, sight = attempt.sight.trouble, attempt.sight
         if trouble is None:
@@ -85,6 +88,21 @@ class Clocks:
         if attempt.verdict is None and attempt.sight.verdict is None:
             attempt.hurried = True
             self._teller.spawn(self._endings.hurry(attempt, limit))
+
+    def _say_what_keeps(self, attempt: Attempt) -> None:
+        """Nobody needs to hear of what takes a moment."""
+        if attempt.phase is not Phase.SCHEDULED or attempt.sight.waits_for == attempt.told_words:
+            return
+        if attempt.quiet is None:
+            later = asyncio.get_running_loop().call_later
+            attempt.quiet = later(self._patience.quiet, self._break_silence, attempt)
+
+    def _break_silence(self, attempt: Attempt) -> None:
+        attempt.quiet = None
+        words = attempt.sight.waits_for
+        if attempt.phase is Phase.SCHEDULED and words not in {None, attempt.told_words}:
+            attempt.told_words = words
+            self._teller.spawn(self._teller.starting(attempt))
 
     def _give_up(self, attempt: Attempt) -> None:
         trouble: Trouble | None = attempt.sight.trouble

@@ -31,12 +31,13 @@ from cairn_bridge.drivers.kubernetes.attempts import Register
 from cairn_bridge.drivers.kubernetes.barriers import Barriers
 from cairn_bridge.drivers.kubernetes.clocks import Clocks, Patience
 from cairn_bridge.drivers.kubernetes.core import names
-from cairn_bridge.drivers.kubernetes.core.inventory import Use, node_info
+from cairn_bridge.drivers.kubernetes.core.inventory import node_info
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_bridge.drivers.kubernetes.endings import Endings
 from cairn_bridge.drivers.kubernetes.litter import Litter
 from cairn_bridge.drivers.kubernetes.nodes import Nodes
 from cairn_bridge.drivers.kubernetes.orders import Orders
+from cairn_bridge.drivers.kubernetes.others import Others
 from cairn_bridge.drivers.kubernetes.passes import Passes
 from cairn_bridge.drivers.kubernetes.placing import Placer
 from cairn_bridge.drivers.kubernetes.preparing import prepare
@@ -82,7 +83,8 @@ class KubernetesDriver:
         issuer: PassIssuer | None = None,
     ) -> None:
         self.name = site.cluster
-        self.features = FEATURES
+        kept = {Feature.CHECKPOINT} if site.runtime_image is not None else set()
+        self.features = FEATURES | kept
         self._connect = connect
         self._site = site
         self._patience = patience or Patience()
@@ -93,6 +95,7 @@ class KubernetesDriver:
         self._placer: Placer
         self._teller: Teller
         self._nodes: Nodes
+        self._others: Others
         self._litter: Litter
         self._orders: Orders
         self.group_follower: Follower
@@ -120,6 +123,7 @@ class KubernetesDriver:
         barriers = Barriers(placer, teller, endings)
         sightings = Sightings(register, teller, endings, clocks, barriers, self._litter)
         self._nodes = Nodes(self._api, self._patience.node, clocks.lose_node)
+        self._others = Others(self._api, site.cluster)
         await prepare(self._api, site)
         selector = names.selector(site.cluster)
         self.group_follower = Follower(
@@ -141,6 +145,8 @@ class KubernetesDriver:
             task = asyncio.create_task(follower.run())
             self._followers.append(task)
             await _until(follower.listed, task)
+        task = self._teller.spawn(self._others.run())
+        await _until(self._others.follower.listed, task)
         if passes is not None:
             self._teller.spawn(passes.renew_for_ever())
         for gang in list(self._register.gangs.values()):
@@ -216,7 +222,7 @@ class KubernetesDriver:
     async def inventory(self) -> list[NodeInfo]:
         """See `ClusterDriver`."""
         self._check()
-        uses: dict[str, list[Use]] = {}
+        uses = {node: [use] for node, use in self._others.uses().items()}
         for attempt in self._register.all():
             if attempt.live and attempt.sight.node is not None:
                 uses.setdefault(attempt.sight.node, []).append(attempt.sight.use)

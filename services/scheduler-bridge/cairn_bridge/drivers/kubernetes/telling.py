@@ -228,6 +228,14 @@ class Teller:
             Fact(Phase.ACCEPTED, keys, datetime.now(UTC), message=words[:2000])
         )
 
+    async def starting(self, attempt: Attempt) -> None:
+        """What keeps a task from starting that has a node."""
+        if attempt.told is Phase.SCHEDULED and attempt.phase is Phase.SCHEDULED:
+            words, node = attempt.told_words, attempt.sight.node
+            await self._reporter.fact(
+                Fact(Phase.SCHEDULED, (attempt.key,), datetime.now(UTC), node, message=words)
+            )
+
     # --- logs again ---
 
     async def log_again(self, attempt: Attempt, from_seq: int) -> None:

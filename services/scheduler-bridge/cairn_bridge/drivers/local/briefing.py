@@ -7,13 +7,26 @@ directory, and its path is replaced wherever the specification says it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from cairn_common.events import RestartPolicy, TaskPlacement
+from cairn_common.spec.checkpoints import below, homes, normal
 from cairn_common.spec.tokens import Token, substitute
 from cairn_common.telemetry import attempt_traceparent
-from cairn_runtime.room import NAMESPACES, File, Input, Output, Restart, Room, Sight, Task
+from cairn_runtime.room import (
+    NAMESPACES,
+    Checkpoint,
+    File,
+    Input,
+    Output,
+    Restart,
+    Room,
+    Sight,
+    Task,
+)
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -85,6 +98,7 @@ def brief(
             *([Output(_at(local.store, task.location))] if task.location else []),
             *(Output(say.token_only(each.url), each.regex) for each in task.outputs),
         ],
+        checkpoints=list(_checkpoints(room, task, say, sight)),
         memory=task.resources.memory or 0,
         log_limit=local.log_limit,
         wait=wait,
@@ -92,6 +106,24 @@ def brief(
         tools=str(local.tools),
         restart=_restart(task.restart),
     )
+
+
+def _checkpoints(
+    room: Room, task: TaskPlacement, say: _Speaker, sight: Sight
+) -> Iterator[Checkpoint]:
+    paths = [normal(say.token_only(each.path)) for each in task.checkpoints]
+    where = homes(paths, sight.output)
+    for each, path in zip(task.checkpoints, paths, strict=True):
+        root, inner = where[path]
+        base = room.output if root == sight.output else room.own(root)
+        yield Checkpoint(
+            path=say.place(path),
+            base=str(base),
+            inner=inner,
+            url=say.token_only(each.url),
+            frequency=each.frequency,
+            regex=each.regex,
+        )
 
 
 def _restart(policy: RestartPolicy | None) -> Restart | None:
@@ -138,25 +170,33 @@ class _Speaker:
         self._task = task
         self._sight = sight
         self._moved: dict[str, str] = {}
+        self._written = re.compile("(?!)")
         if isolation != NAMESPACES:
-            # Longest first, or the path of a file would be replaced within a longer one's.
-            for path in sorted((file.path for file in task.files), key=len, reverse=True):
-                self._moved[path] = f"{room.files}/{path.lstrip('/')}"
+            folders = {normal(self.token_only(each.path)) for each in task.checkpoints}
+            moved = {
+                *(file.path for file in task.files),
+                *(path for path in folders if not below(path, sight.output)),
+            }
+            self._moved = {path: str(room.own(path)) for path in moved}
+        if self._moved:
+            # Longest first, or the path of a file would be replaced within a longer one's. A
+            # folder's is replaced as a whole: /data is not meant by /database or /big/data. What
+            # a token stood for is left as it is.
+            patterns = [
+                rf"(?<![\w./-]){re.escape(path)}(?![\w.-])" if path in folders else re.escape(path)
+                for path in sorted(self._moved, key=len, reverse=True)
+            ]
+            self._written = re.compile("|".join([re.escape(sight.data), *patterns]))
 
     def __call__(self, text: str) -> str:
-        text = self.token_only(text)
-        for number, path in enumerate(self._moved):
-            text = text.replace(path, f"\0{number}\0")
-        for number, moved in enumerate(self._moved.values()):
-            text = text.replace(f"\0{number}\0", moved)
-        return text
+        return self._written.sub(lambda found: self.place(found[0]), self.token_only(text))
 
     def token_only(self, text: str) -> str:
         """The text with tokens replaced, and paths of files as they are."""
         return substitute(text, self._resolve)
 
     def place(self, path: str) -> str:
-        """Where an injected file is put."""
+        """Where an injected file or a checkpointed folder is put."""
         return self._moved.get(path, path)
 
     def _resolve(self, token: Token) -> str | None:

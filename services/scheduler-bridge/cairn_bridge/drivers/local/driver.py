@@ -87,7 +87,9 @@ class LocalDriver:
     ) -> None:
         self.name = name
         # One node: whoever excludes another one excludes nothing.
-        self.features = frozenset({Feature.NODES_EXCLUDED, *([Feature.GPU] if gpus else ())})
+        self.features = frozenset(
+            {Feature.NODES_EXCLUDED, Feature.CHECKPOINT, *([Feature.GPU] if gpus else ())}
+        )
         self.isolation = isolation or NO_ISOLATION
         self._forced = isolation is not None
         self._house = House(root.absolute(), store.absolute())

@@ -114,6 +114,12 @@ _START_TROUBLE = frozenset(
 )
 
 
+_STARTING = {
+    names.FETCH_CONTAINER: "its inputs are fetched",
+    names.BARRIER_CONTAINER: "it is ready, and others of its group are not yet",
+}
+
+
 def look(pod: Document) -> Sight | None:
     """What a pod says; None if it is not an attempt of ours.
 
@@ -153,7 +159,7 @@ def look(pod: Document) -> Sight | None:
         started_at=started,
         command_over="terminated" in (container(pod, names.TASK_CONTAINER).get("state") or {}),
         trouble=_trouble(status) if waiting else None,
-        waits_for=_waits_for(status) if phase is Phase.ACCEPTED else None,
+        waits_for=_waits_for(pod, phase),
         verdict=verdict,
         grace=metadata.get("deletionGracePeriodSeconds"),
         start_timeout=float(patience) if (patience := annotations.get(names.START)) else None,
@@ -280,12 +286,35 @@ def _trouble(status: Document) -> Trouble | None:
     return None
 
 
-def _waits_for(status: Document) -> str | None:
-    for each in status.get("conditions") or ():
-        if each["type"] == "PodScheduled" and each["status"] == "False":
-            words = str(each.get("message") or each.get("reason") or "")
-            return f"waiting: {words}" if words else None
-    return None
+def _waits_for(pod: Document, phase: Phase) -> str | None:
+    """What keeps an attempt from its next phase."""
+    if phase is Phase.ACCEPTED:
+        unscheduled = condition(pod, "PodScheduled")
+        words = str(unscheduled.get("message") or unscheduled.get("reason") or "")
+        return f"waiting: {words}" if words and unscheduled["status"] == "False" else None
+    if phase is not Phase.SCHEDULED:
+        return None
+    if (trouble := _trouble(pod.get("status") or {})) is not None:
+        return f"waiting: {trouble.message}"
+    for name, words in _STARTING.items():
+        state = container(pod, name, "initContainerStatuses").get("state") or {}
+        if state.get("running"):
+            return f"waiting: {words}"
+    waiting = (container(pod, names.TASK_CONTAINER).get("state") or {}).get("waiting") or {}
+    if (
+        waiting.get("reason") == "ContainerCreating"
+        or condition(pod, "Initialized").get("status") == "True"
+    ):
+        return intern(f"waiting: the node pulls image {_image(pod)}")
+    return "waiting: the node makes room and pulls images"
+
+
+def _image(pod: Document) -> str:
+    return next(
+        str(each["image"])
+        for each in pod["spec"]["containers"]
+        if each["name"] == names.TASK_CONTAINER
+    )
 
 
 def group_waits_for(pod_group: Document) -> str | None:

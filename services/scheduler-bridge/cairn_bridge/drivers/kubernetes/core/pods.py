@@ -2,10 +2,10 @@
 
 The user's container runs the user's image and command untouched. Beside it, where the site has an
 image of `cairn_runtime`: an init container that fetches inputs, a native sidecar (Kubernetes
-1.29) that keeps outputs when the task ends, and, where the tasks of a group start together, an
-init container that waits for the others. Its running says that this task is ready. The word that
-all are comes by the pod's own annotation, which the kubelet shows to it as a file: so the barrier
-outlives every bridge, and needs no network but the API server's own.
+1.29) that makes checkpoints and keeps outputs when the task ends, and, where the tasks of a group
+start together, an init container that waits for the others. Its running says that this task is
+ready. The word that all are comes by the pod's own annotation, which the kubelet shows to it as a
+file: so the barrier outlives every bridge, and needs no network but the API server's own.
 
 What is merged, from the general to the particular: Cairn's own base, the cluster's template, the
 pool's, the platform's, and last what the task itself asks for, so that no template can take from
@@ -21,6 +21,10 @@ from typing import Any
 from cairn_bridge.cluster import PlacementError
 from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.drivers.kubernetes.core.briefing import DATA, INPUT, OUTPUT, speaker
+from cairn_bridge.drivers.kubernetes.core.checkpoints import (
+    checkpoint_orders,
+    checkpoint_volumes,
+)
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_common.events import GroupPlacement, TaskPlacement
 from cairn_common.pools import (
@@ -75,7 +79,8 @@ def build_pod(
         traceparent: the attempt's own W3C trace context.
 
     Raises:
-        PlacementError: the pool does not allow what the task asks for.
+        PlacementError: the pool does not allow what the task asks for, or the cluster cannot do
+            it.
     """
     platform = _platform(pool, group.pool, task)
     say = speaker(site, group, task)
@@ -88,6 +93,7 @@ def build_pod(
             _template(platform.template),
             _placed_on(platform),
             _asked(site, group, task, platform, say, files, traceparent),
+            checkpoint_volumes(site, task, say, _host_mounts(task, platform)),
             _credentials(task, pool),
             _starts_with_others(site) if together else {},
             {} if nats_pass is None else _speaks(site, *nats_pass),
@@ -455,13 +461,17 @@ def _mounts(
             {"name": secrets[secret], "mountPath": path, "subPath": key, "readOnly": True}
         )
     sources: dict[str, str] = {}
-    for mount in dict.fromkeys([*platform.default_mounts, *task.volume_mounts]):
+    for mount in _host_mounts(task, platform):
         source, destination = mount_of(mount)
         if source not in sources:
             sources[source] = f"cairn-host-{len(sources)}"
             volumes.append({"name": sources[source], "hostPath": {"path": source}})
         mounts.append({"name": sources[source], "mountPath": destination})
     return mounts, volumes
+
+
+def _host_mounts(task: TaskPlacement, platform: Platform) -> list[str]:
+    return list(dict.fromkeys([*platform.default_mounts, *task.volume_mounts]))
 
 
 def _order(site: Site, task: TaskPlacement, say: Callable[[str], str]) -> str:
@@ -482,6 +492,7 @@ def _order(site: Site, task: TaskPlacement, say: Callable[[str], str]) -> str:
             *([{"url": f"{store}/{task.location}", "regex": None}] if task.location else []),
             *({"url": say(each.url), "regex": each.regex} for each in task.outputs),
         ],
+        "checkpoints": checkpoint_orders(task, say),
     }
     return json.dumps(order, separators=(",", ":"))
 

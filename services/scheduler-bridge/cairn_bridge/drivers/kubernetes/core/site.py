@@ -22,7 +22,7 @@ class Site:
         store: URL of the folder in which tasks leave their outputs for each other.
         nats_url: where tasks reach NATS, if they get credentials for it.
         runtime_image: the image of `cairn_runtime`; without one, pods get no inputs, keep no
-            outputs, and do not wait for each other.
+            outputs, make no checkpoints, and do not wait for each other.
     """
 
     cluster: str
