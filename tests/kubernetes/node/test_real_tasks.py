@@ -165,6 +165,19 @@ async def test_a_checkpoint_is_made_while_the_task_runs(world: World, real: Real
         await told.until_ended(key)
 
 
+async def test_a_stopped_task_has_its_last_checkpoint(world: World, real: Real) -> None:
+    saves = [Checkpoint(path="/work", url="file:///cairn/store/last", frequency=3600)]
+    words = "trap 'echo end > /work/model; exit' TERM; echo up; while true; do sleep 0.1; done"
+    async with world.driver() as (driver, told):
+        group = script(world, words, checkpoints=saves)
+        (key,) = keys_of(group)
+        await driver.place(group, None)
+        await told.until(lambda: "up" in text(told, key))
+        await driver.stop([key], "enough", 20)
+        await told.until_ended(key)
+    assert (real.store / "last/model").read_text() == "end\n"
+
+
 async def test_tasks_of_a_group_start_together(world: World) -> None:
     async with world.driver() as (driver, told):
         group = script(world, "date +%s%N", size=2, barrier=True)
