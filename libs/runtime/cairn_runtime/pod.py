@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ def main(verb: str, environment: Mapping[str, str], data: Path, word: Path = BAR
                 folder.mkdir(parents=True, exist_ok=True)
             outputs.chmod(0o777)
             fetch_inputs(inputs, [Input(**each) for each in order["inputs"]], _say)
+            _open_to_all(inputs)
         else:
             checkpoints = [Checkpoint(**each) for each in order.get("checkpoints", ())]
             targets = [Output(**each) for each in order["outputs"]]
@@ -59,6 +61,14 @@ def main(verb: str, environment: Mapping[str, str], data: Path, word: Path = BAR
         _say(str(error))
         return 1
     return 0
+
+
+def _open_to_all(folder: Path) -> None:
+    """Whoever wrote a file may have kept it to itself; this task's user may be another."""
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode):
+            path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
 
 
 def _keep(

@@ -19,8 +19,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from testcluster.node.able import why_no_node
 
 SOURCES = Path(__file__).parent.parent / "parts"
 _FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly")
@@ -28,6 +30,8 @@ _PROGRESS_SECONDS = 15.0
 _KAI = "github.com/NVIDIA/KAI-scheduler"
 _KWOK = "sigs.k8s.io/kwok"
 _KUBERNETES = "k8s.io/kubernetes"
+_CONTAINERD = "github.com/containerd/containerd/v2"
+_CNI = "github.com/containernetworking/plugins/plugins"
 
 
 class CannotBuildError(RuntimeError):
@@ -43,6 +47,9 @@ class _Module:
     """Name of the program -> its package."""
     version_of: str = ""
     """The required module whose version the programs report, for those that report any."""
+    tags: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the build beside the usual ones; `{source}` in them is the folder."""
 
     @property
     def source(self) -> Path:
@@ -56,12 +63,33 @@ _MODULES = (
         {
             "kube-apiserver": f"{_KUBERNETES}/cmd/kube-apiserver",
             "kube-controller-manager": f"{_KUBERNETES}/cmd/kube-controller-manager",
+            "kubelet": f"{_KUBERNETES}/cmd/kubelet",
         },
         version_of=_KUBERNETES,
     ),
     _Module("kwok", {"kwok": f"{_KWOK}/cmd/kwok"}),
     _Module("kai", {"kai": "."}),
 )
+_NODE = _Module(
+    "node",
+    {
+        "containerd": f"{_CONTAINERD}/cmd/containerd",
+        "containerd-shim-runc-v2": f"{_CONTAINERD}/cmd/containerd-shim-runc-v2",
+        "ctr": f"{_CONTAINERD}/cmd/ctr",
+        "runc": "github.com/opencontainers/runc",
+        "ptp": f"{_CNI}/main/ptp",
+        "host-local": f"{_CNI}/ipam/host-local",
+        "pause": "./pause",
+    },
+    # runc with seccomp, by our own header: see there.
+    tags="seccomp",
+    settings={
+        "PKG_CONFIG": "true",
+        "CGO_CFLAGS": "-I{source}/include",
+        "CGO_LDFLAGS": "-Wl,--as-needed -l:libseccomp.so.2",
+    },
+)
+"""What a real node runs beside its kubelet. It is built only where such a node can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +133,31 @@ def ensure_parts() -> Parts:
     Raises:
         CannotBuildError: Go is missing or too old, or a module cannot be had or built.
     """
-    if not go_is_present():
-        raise CannotBuildError("the Kubernetes parts are built with Go 1.26 or newer: install it")
-    programs: dict[str, Path] = {}
-    for module in _MODULES:
-        folder = cache_folder() / f"{module.folder}-{_fingerprint(module)}"
-        if not folder.is_dir():
-            with _one_at_a_time(folder):
-                if not folder.is_dir():
-                    _build(module, folder)
-        programs |= {name: folder / name for name in module.programs}
     return Parts(
-        programs,
+        {name: program for module in _MODULES for name, program in _built(module).items()},
         kai_module=_module_folder("kai", _KAI),
         kwok_module=_module_folder("kwok", _KWOK),
     )
+
+
+def ensure_node_parts() -> Mapping[str, Path]:
+    """The same for what a real node runs beside its kubelet: name -> program, in one folder.
+
+    Raises:
+        CannotBuildError: as `ensure_parts`, and where there is no C compiler.
+    """
+    return _built(_NODE)
+
+
+def _built(module: _Module) -> Mapping[str, Path]:
+    if not go_is_present():
+        raise CannotBuildError("the Kubernetes parts are built with Go 1.26 or newer: install it")
+    folder = cache_folder() / f"{module.folder}-{_fingerprint(module)}"
+    if not folder.is_dir():
+        with _one_at_a_time(folder):
+            if not folder.is_dir():
+                _build(module, folder)
+    return {name: folder / name for name in module.programs}
 
 
 def _fingerprint(module: _Module) -> str:
@@ -127,12 +165,16 @@ def _fingerprint(module: _Module) -> str:
     files = [
         module.source / "go.mod",
         module.source / "go.sum",
-        *sorted(module.source.glob("*.go")),
+        *sorted(module.source.rglob("*.go")),
+        *sorted(module.source.rglob("*.h")),
     ]
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     go = _go(module.source, "env", "GOVERSION", "GOOS", "GOARCH")
     digest.update(f"{go}\0{_FLAGS}\0{sorted(module.programs.items())}".encode())
+    digest.update(
+        f"{module.tags}{sorted(module.settings.items())}".encode() if module.tags else b""
+    )
     return digest.hexdigest()[:16]
 
 
@@ -158,14 +200,14 @@ def _build_program(module: _Module, name: str, package: str, target: Path) -> No
     _say(f"{name}: building it from the Go module proxy; this happens once")
     total = len(_go(module.source, "list", "-deps", package).splitlines())
     command = [
-        *("nice", "-n", "10", "go", "build", "-v", *_FLAGS),
+        *("nice", "-n", "10", "go", "build", "-v", *_FLAGS, f"-tags={module.tags}"),
         f"-ldflags={' '.join(('-s', '-w', *_version_flags(module)))}",
         *("-o", str(target), package),
     ]
     process = subprocess.Popen(
         command,
         cwd=module.source,
-        env=_environment(),
+        env=_environment() | _own_settings(module),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -181,6 +223,7 @@ def _build_program(module: _Module, name: str, package: str, target: Path) -> No
         if time.monotonic() - told > _PROGRESS_SECONDS:
             told = time.monotonic()
             _say(f"{name}: {built} of at most {total} packages after {told - started:.0f} s")
+    process.stderr.close()
     if process.wait() != 0:
         raise CannotBuildError(f"{name} cannot be built:\n{''.join(complaints[-40:])}")
     size = target.stat().st_size / 1e6
@@ -237,11 +280,24 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
 
 
+def _own_settings(module: _Module) -> dict[str, str]:
+    source = str(module.source)
+    return {name: value.replace("{source}", source) for name, value in module.settings.items()}
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
+def _main() -> None:
+    programs = list(ensure_parts().programs.values())
+    if reason := why_no_node():
+        _say(f"a real node cannot be had here: {reason}")
+    else:
+        programs += ensure_node_parts().values()
+    sys.stdout.writelines(f"{program}\n" for program in programs)
+
+
 if __name__ == "__main__":
-    for _program in ensure_parts().programs.values():
-        sys.stdout.write(f"{_program}\n")
+    _main()

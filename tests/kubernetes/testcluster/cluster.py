@@ -10,10 +10,11 @@ from typing import Any
 from kubernetes_asyncio import client
 
 from testcluster import kai, kwok
-from testcluster.build import Parts
+from testcluster.build import Parts, ensure_node_parts
 from testcluster.control_plane import ControlPlane, Timing
 from testcluster.kubeapi import create_all, request, until
 from testcluster.lifecycles import NODE_LABEL
+from testcluster.node.machine import Machine
 from testcluster.nodes import NodeKind, nodes
 from testcluster.reached import Reached
 
@@ -39,6 +40,7 @@ class Cluster(Reached):
         super().__init__(name, self.plane.kubeconfig, name)
         self._parts = parts
         self._with_kai = with_kai
+        self._machines: list[Machine] = []
 
     async def start(self) -> None:
         """Start everything and wait until pods can be placed.
@@ -65,6 +67,8 @@ class Cluster(Reached):
 
     def stop(self) -> None:
         """End everything."""
+        for machine in self._machines:
+            machine.stop()
         self.plane.stop()
 
     async def add_nodes(self, definitions: Sequence[Mapping[str, Any]]) -> None:
@@ -94,6 +98,36 @@ class Cluster(Reached):
         definitions = nodes(kind, count, **options)
         await self.add_nodes(definitions)
         return [one["metadata"]["name"] for one in definitions]
+
+    async def add_real_node(self, name: str, labels: Mapping[str, str]) -> Machine:
+        """Start a node with a real kubelet and container runtime, and wait until it is ready.
+
+        It is tainted: only pods that tolerate `REAL` are placed there, beside simulated nodes.
+        Only where `why_no_node` has nothing to say; from the main thread only.
+
+        Raises:
+            CannotBuildError: its programs cannot be built.
+            StartError: one of them ended instead.
+        """
+        parts = ensure_node_parts()
+        machine = Machine(name, self.plane, self._parts, parts, labels)
+        self._machines.append(machine)
+        async with self.api() as api:
+            await create_all(api, [machine.definition])
+            machine.start()
+
+            async def ready() -> bool:
+                machine.check()
+                return is_ready(await request(api, "GET", f"/api/v1/nodes/{name}"))
+
+            await until(ready, f"{name} is ready; its logs are in {machine.folder}", seconds=120)
+        return machine
+
+    async def remove_real_node(self, machine: Machine) -> None:
+        """End a real node, and forget it and what was bound to it."""
+        machine.stop()
+        self._machines.remove(machine)
+        await self.remove_nodes([machine.name])
 
     async def lose_node(self, name: str) -> None:
         """Cut a node off: no heartbeat, nothing on it answers. It becomes NotReady in time."""

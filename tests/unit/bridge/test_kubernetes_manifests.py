@@ -268,6 +268,27 @@ def test_the_runtime_stands_beside_the_task() -> None:
     assert order["outputs"] == [{"url": "s3://store/w/me/0", "regex": None}]
 
 
+@pytest.mark.parametrize(
+    ("template", "rights"),
+    [
+        ({}, {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}}),
+        ({"securityContext": {"runAsUser": 1000}}, {"capabilities": {"drop": ["ALL"]}}),
+        ({"securityContext": {"runAsNonRoot": True}}, {"capabilities": {"drop": ["ALL"]}}),
+        (
+            {"initContainers": [{"name": "cairn-keep", "securityContext": {"runAsUser": 7}}]},
+            {"runAsUser": 7, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}},
+        ),
+    ],
+)
+def test_the_runtime_reads_what_any_user_wrote_unless_the_pod_has_one_user(
+    template: dict[str, Any], rights: dict[str, Any]
+) -> None:
+    where = Site("east", "cairn", ClusterPools(template=template), runtime_image="cairn:1")
+    keep = the_pod(where, group(task(0)))["spec"]["initContainers"][1]
+    fixed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+    assert keep["securityContext"] == {**fixed, **rights}
+
+
 def test_credentials_are_the_clusters_secrets() -> None:
     where = site(
         credentials={
@@ -507,3 +528,26 @@ def test_each_pod_mounts_its_own_pass_and_no_other() -> None:
     bare = build(where, placement, None)
     assert not [each for each in bare.owned if "data" in each]
     assert "NATS_CREDS" not in str(bare.pods)
+
+
+def test_more_mounts_take_none_away_though_they_share_a_volume() -> None:
+    files = [InjectedFile(path=path, contents=path) for path in ("/a", "/b")]
+    one = group(task(0, files=files, credentials={"maps": "/run/maps"}))
+    where = site(
+        credentials={"maps": Credential(secret="team-maps", keys=["user"])},
+        template={
+            "containers": [
+                {"name": "task", "volumeMounts": [{"name": "more", "mountPath": "/more"}]}
+            ]
+        },
+    )
+    (pod,) = build(where, one, None, passes={f"{0:032x}-0": "pass"}).pods.values()
+    assert {each["mountPath"]: each.get("subPath") for each in container(pod)["volumeMounts"]} == {
+        "/more": None,
+        "/osmo/data/output": "output",
+        "/osmo/data/input": "input",
+        "/a": "file-0",
+        "/b": "file-1",
+        "/run/maps": None,
+        "/var/run/secrets/cairn": None,
+    }

@@ -21,7 +21,10 @@ def order(inputs: list[dict[str, object]], outputs: list[dict[str, object]]) -> 
 
 def test_inputs_are_there_before_the_task(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "a.txt").write_text("a")
+    for name, mode in (("a.txt", 0o600), ("run.sh", 0o700)):
+        (tmp_path / "store" / name).write_text("a")
+        (tmp_path / "store" / name).chmod(mode)
+    (tmp_path / "store/link").symlink_to("a.txt")
     source = {
         "number": 1,
         "url": f"file://{tmp_path}/store",
@@ -30,7 +33,10 @@ def test_inputs_are_there_before_the_task(tmp_path: Path) -> None:
         "required": False,
     }
     assert main("fetch", order([source], []), tmp_path / "data") == 0
-    assert (tmp_path / "data/input/1/a.txt").read_text() == "a"
+    brought = tmp_path / "data/input/1"
+    assert (brought / "link").read_text() == "a"
+    assert (brought / "a.txt").stat().st_mode & 0o777 == 0o644
+    assert (brought / "run.sh").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "data/output").stat().st_mode & 0o777 == 0o777
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_KEYS = ("name", "mountPath", "key", "containerPort", "ip")
+_KEYS = ("mountPath", "name", "key", "containerPort", "ip")
+"""The first that all have: a mount's `name` is that of its volume, which may be mounted twice."""
 
 
 def merge_all(templates: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

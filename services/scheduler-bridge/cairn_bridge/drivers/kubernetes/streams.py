@@ -116,7 +116,9 @@ class PodExec(_Channels):
             return
         details = status.get("details")
         causes = details.get("causes") or [] if isinstance(details, dict) else []
-        code = next((each["message"] for each in causes if each["reason"] == "ExitCode"), None)
+        # Not every cause has a reason: none has that of a program which is not there.
+        codes = (each["message"] for each in causes if each.get("reason") == "ExitCode")
+        code = next(codes, None)
         if status.get("status") == "Success":
             self._exit.set_result(0)
         elif code is not None:

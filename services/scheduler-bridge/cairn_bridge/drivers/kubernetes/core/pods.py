@@ -99,6 +99,7 @@ def build_pod(
             {} if nats_pass is None else _speaks(site, *nats_pass),
         ]
     )
+    _let_read(spec)
     _exclude(spec, task.nodes_excluded)
     marks = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
     if together:
@@ -264,6 +265,20 @@ def _starts_with_others(site: Site) -> Document:
             }
         ],
     }
+
+
+def _let_read(spec: Document) -> None:
+    """Lets Cairn's own containers read what the task wrote, whatever user its image has.
+
+    Files are often open to their owner only: those of `mkstemp`, or of a umask. Where a template
+    names the pod's user, or bars root, all containers have the same user and need no right.
+    """
+    if {"runAsUser", "runAsNonRoot"} & spec.get("securityContext", {}).keys():
+        return
+    rights: Document = {"runAsUser": 0, "capabilities": {"add": ["DAC_OVERRIDE"]}}
+    for each in spec.get("initContainers", ()):
+        if each["name"] in {names.FETCH_CONTAINER, names.KEEP_CONTAINER}:
+            each["securityContext"] = merge_all([rights, each.get("securityContext", {})])
 
 
 def _placed_on(platform: Platform) -> Document:

@@ -1,0 +1,1 @@
+"""A node with a real kubelet, containerd and runc, in namespaces of its own."""
