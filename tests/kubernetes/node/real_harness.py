@@ -42,7 +42,6 @@ def pool_on(store: Path, place: str = STORE) -> dict[str, Any]:
                 "node_selector": LABELS,
                 "tolerations": [{"key": REAL, "operator": "Exists"}],
                 "default_memory": 128 << 20,
-                "allowed_mounts": [str(store)],
                 "host_network_allowed": True,
             }
         },
