@@ -31,6 +31,7 @@ _MOUNT_ATTR_RDONLY = 1
 _SYS_MOUNT_SETATTR = 442  # one number on every architecture
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
@@ -124,6 +125,11 @@ def _prctl(option: int, value: int | bytes) -> int:
 def die_with_parent(signal: int) -> None:
     """Has the kernel send us `signal` when the process that is now our parent ends."""
     _check(_prctl(_PR_SET_PDEATHSIG, signal), "PR_SET_PDEATHSIG")
+
+
+def hide_from_others() -> None:
+    """Nobody without CAP_SYS_PTRACE may read this process's environment, memory or files."""
+    _check(_prctl(_PR_SET_DUMPABLE, 0), "PR_SET_DUMPABLE")
 
 
 def become_subreaper() -> None:

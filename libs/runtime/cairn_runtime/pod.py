@@ -1,9 +1,11 @@
-"""`python -m cairn_runtime.pod fetch|keep|ready|barrier`: the containers beside a task in a pod.
+"""`python -m cairn_runtime.pod fetch|keep|ready|ending|barrier`: what runs beside a task in a pod.
 
 `fetch` is an init container: it brings the inputs, and the task does not start if it fails.
 `keep` is a native sidecar: it makes checkpoints until SIGTERM, which the kubelet sends when the
 task's own container has ended (Kubernetes, "Sidecar Containers"), makes the last ones and then
 takes the outputs away. `ready` is its probe: a signal that came before it listened would be lost.
+`ending` is its hook, which the kubelet runs before that signal, when the pod begins to end: a task
+that still runs is being stopped, so its outputs are not kept, and it is killed after a grace.
 `barrier` is an init container that ends when the kubelet shows it that its pod is annotated as
 open: all tasks are ready.
 
@@ -23,7 +25,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cairn_runtime.checkpoints import Checkpointer
+from cairn_runtime.companions import end_task, task_runs
 from cairn_runtime.copying import StorageError
+from cairn_runtime.libc import hide_from_others
 from cairn_runtime.room import Checkpoint, Input, Output
 from cairn_runtime.transfer import fetch_inputs, persist_outputs
 
@@ -31,6 +35,7 @@ DATA = Path("/osmo/data")
 BARRIER = Path("/var/run/cairn-barrier/word")
 _LOOK_SECONDS = 0.1
 _LISTENS = ".keep-listens"
+_STOPPED = ".task-was-stopped"
 
 
 def main(verb: str, environment: Mapping[str, str], data: Path, word: Path = BARRIER) -> int:
@@ -44,6 +49,12 @@ def main(verb: str, environment: Mapping[str, str], data: Path, word: Path = BAR
             time.sleep(_LOOK_SECONDS)
         return 0
     order = json.loads(environment["CAIRN_POD"])
+    if verb == "ending":
+        sidecars = int(environment.get("CAIRN_SIDECARS", "0"))
+        if task_runs(sidecars):
+            (data / _STOPPED).touch()
+            end_task(sidecars, order["grace"])
+        return 0
     outputs, inputs = data / "output", data / "input"
     try:
         if verb == "fetch":
@@ -56,7 +67,7 @@ def main(verb: str, environment: Mapping[str, str], data: Path, word: Path = BAR
         else:
             checkpoints = [Checkpoint(**each) for each in order.get("checkpoints", ())]
             targets = [Output(**each) for each in order["outputs"]]
-            _keep(checkpoints, outputs, targets, data / _LISTENS)
+            _keep(checkpoints, outputs, targets, data)
     except StorageError as error:
         _say(str(error))
         return 1
@@ -71,15 +82,16 @@ def _open_to_all(folder: Path) -> None:
             path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
 
 
-def _keep(
-    checkpoints: list[Checkpoint], outputs: Path, targets: list[Output], listens: Path
-) -> None:
+def _keep(checkpoints: list[Checkpoint], outputs: Path, targets: list[Output], data: Path) -> None:
+    hide_from_others()  # the task sees this process
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # for the threads, too
     checkpointer = Checkpointer(checkpoints, _say)
     checkpointer.start()
-    listens.touch()
+    (data / _LISTENS).touch()
     signal.sigwait([signal.SIGTERM])
     checkpointer.finish()
+    if (data / _STOPPED).exists():
+        targets = []
     failures: list[str] = []
     for work in (
         checkpointer.join,

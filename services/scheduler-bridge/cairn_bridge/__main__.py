@@ -40,6 +40,7 @@ def _kubernetes_driver(settings: BridgeSettings) -> ClusterDriver:
         pools=settings.pools_of_cluster,
         scheduler=settings.kubernetes_scheduler,
         domain=settings.kubernetes_domain,
+        eviction_grace=settings.eviction_grace,
         runtime_image=settings.runtime_image,
         store=settings.store_url or STORE,
         nats_url=settings.task_nats_url or settings.nats_url,
@@ -52,7 +53,6 @@ def _kubernetes_driver(settings: BridgeSettings) -> ClusterDriver:
         start=settings.container_patience,
         node=settings.node_patience,
         orphan=settings.orphan_seconds,
-        eviction=settings.eviction_grace,
     )
     return KubernetesDriver(
         lambda: Api.connect(

@@ -87,7 +87,7 @@ class BridgeSettings(ServiceSettings):
         default=300.0, ge=0, description="Seconds after which what ran on a silent node is lost."
     )
     eviction_grace: int = Field(
-        default=30, ge=1, description="Seconds that a command has to end whose pod others delete."
+        default=30, ge=1, description="The most seconds for a command to end in a deleted pod."
     )
     orphan_seconds: float = Field(
         default=600.0, gt=0, description="After how long what nobody knows is removed."

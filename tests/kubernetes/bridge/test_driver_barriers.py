@@ -137,23 +137,3 @@ async def test_a_retried_task_does_not_wait_for_those_that_run(world: World, sit
         await driver.place(again, None)
         await told.until(lambda: told.reached(keys_of(again), Phase.STARTED))
         assert not told.reached(keys[1:], Phase.FINISHED)
-
-
-async def test_a_pod_that_others_delete_is_not_given_the_time_for_its_outputs(
-    world: World, site: Site
-) -> None:
-    async with world.driver(site=site) as (driver, told):
-        group = world.group(sim={"run": "forever", "stop": "3s"})
-        (key,) = keys_of(group)
-        await driver.place(group, None)
-        await told.until(lambda: told.reached([key], Phase.STARTED))
-        assert (await world.pod(key, group))["spec"]["terminationGracePeriodSeconds"] == 3600
-        await world.api.delete(world.pods, world.pod_of(key, group))
-        async with asyncio.timeout(60):
-            while True:
-                pod = await world.pod(key, group)
-                if pod["metadata"].get("deletionGracePeriodSeconds") == 30:
-                    break
-                await asyncio.sleep(0.1)
-        (outcome,) = await told.until_ended(key)
-        assert outcome.reason is FinishReason.BACKEND_ERROR

@@ -23,6 +23,12 @@ def writes(path):
         pathlib.Path(path, "trial").touch()
     except OSError as error:
         return error.strerror
+def reads(pid):
+    try:
+        return bool(pathlib.Path("/proc", pid, "environ").read_bytes())
+    except OSError:
+        return False
+others = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) not in {1, os.getpid()}]
 libc = ctypes.CDLL(None, use_errno=True)
 NEW_USER_NAMESPACE = 0x10000000
 print(json.dumps({
@@ -35,7 +41,8 @@ print(json.dumps({
     "root": writes("/"),
     "data": writes("/osmo/data"),
     "unshare": os.strerror(ctypes.get_errno()) if libc.unshare(NEW_USER_NAMESPACE) else None,
-    "processes": sum(name.isdigit() for name in os.listdir("/proc")),
+    "others": len(others),
+    "opened": [pid for pid in others if reads(pid)],
 }))
 """
 _FILTERED = "2"
@@ -61,7 +68,9 @@ async def test_a_task_has_few_rights(world: World) -> None:
         assert not found["token"]
         assert not found["may gain"] & _SYS_ADMIN
         assert found["unshare"] == "Operation not permitted"
-        assert found["processes"] == 1
+        # It sees the sidecar, and nothing of what that was given.
+        assert found["others"] == 1
+        assert not found["opened"]
         # Its own root is its own; what it shares with the helpers is only its two folders.
         assert found["root"] is None
         assert found["data"] is None
@@ -82,5 +91,6 @@ async def test_a_helper_may_read_what_is_the_tasks_and_nothing_else(world: World
             "root": "Read-only file system",
             "data": None,
             "unshare": "Operation not permitted",
-            "processes": 1,
+            "others": 0,
+            "opened": [],
         }

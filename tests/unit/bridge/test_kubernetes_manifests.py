@@ -271,12 +271,12 @@ def test_the_runtime_stands_beside_the_task() -> None:
 @pytest.mark.parametrize(
     ("template", "rights"),
     [
-        ({}, {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}}),
+        ({}, {"runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "KILL"]}}),
         ({"securityContext": {"runAsUser": 1000}}, {"capabilities": {"drop": ["ALL"]}}),
         ({"securityContext": {"runAsNonRoot": True}}, {"capabilities": {"drop": ["ALL"]}}),
         (
             {"initContainers": [{"name": "cairn-keep", "securityContext": {"runAsUser": 7}}]},
-            {"runAsUser": 7, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}},
+            {"runAsUser": 7, "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "KILL"]}},
         ),
     ],
 )
@@ -287,6 +287,18 @@ def test_the_runtime_reads_what_any_user_wrote_unless_the_pod_has_one_user(
     keep = the_pod(where, group(task(0)))["spec"]["initContainers"][1]
     fixed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
     assert keep["securityContext"] == {**fixed, **rights}
+
+
+def test_the_sidecar_can_end_the_task_and_knows_how_many_sidecars_there_are() -> None:
+    mesh = {"name": "mesh", "image": "mesh:1", "restartPolicy": "Always"}
+    for template, count in ({}, "0"), ({"initContainers": [mesh]}, "1"):
+        where = Site("east", "cairn", ClusterPools(template=template), runtime_image="cairn:1")
+        spec = the_pod(where, group(task(0)))["spec"]
+        keep = spec["initContainers"][1]
+        assert spec["shareProcessNamespace"] is True
+        assert keep["lifecycle"]["preStop"]["exec"]["command"][-1] == "ending"
+        assert {"name": "CAIRN_SIDECARS", "value": count} in keep["env"]
+        assert json.loads(keep["env"][0]["value"])["grace"] == 30
 
 
 def test_credentials_are_the_clusters_secrets() -> None:

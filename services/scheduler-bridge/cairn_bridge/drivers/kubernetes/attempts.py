@@ -43,7 +43,6 @@ class Attempt:
     quiet: asyncio.TimerHandle | None = None
     told_words: str | None = None  # what keeps it from starting
     pod_gone: bool = False
-    hurried: bool = False  # its grace was made shorter
     let_through: bool = False  # its barrier is being opened
 
     @property

@@ -28,8 +28,6 @@ class Patience:
         node: for a node that is not heard of.
         orphan: for half-made groups, which nobody may ever complete.
         quiet: before it is said what keeps a task from starting.
-        eviction: for the command of a pod that is taken away, to end; a pod's own grace is not
-            for that, but for its outputs to be kept after an end of its own.
     """
 
     image: float = 300.0
@@ -37,7 +35,6 @@ class Patience:
     node: float = 300.0
     orphan: float = 600.0
     quiet: float = 2.0
-    eviction: int = 30
 
 
 class Clocks:
@@ -53,7 +50,6 @@ class Clocks:
 
     def mind(self, attempt: Attempt) -> None:
         """Keeps the clocks of an attempt that has not ended."""
-        self._hurry(attempt)
         self._say_what_keeps(attempt)
         loop = asyncio.get_running_loop()
         trouble, sight = attempt.sight.trouble, attempt.sight
@@ -79,15 +75,6 @@ class Clocks:
             attempt.start_clock = loop.call_later(
                 max(0.0, sight.start_timeout - since), self._start_timed_out, attempt
             )
-
-    def _hurry(self, attempt: Attempt) -> None:
-        """Others than Cairn delete pods with the pods' own grace."""
-        grace, limit = attempt.sight.grace, self._patience.eviction
-        if grace is None or grace <= limit or attempt.hurried or attempt.sight.command_over:
-            return
-        if attempt.verdict is None and attempt.sight.verdict is None:
-            attempt.hurried = True
-            self._teller.spawn(self._endings.hurry(attempt, limit))
 
     def _say_what_keeps(self, attempt: Attempt) -> None:
         """Nobody needs to hear of what takes a moment."""

@@ -56,10 +56,6 @@ class Endings:
         if attempt.told is None:  # of a half-made group: nobody was told that it is here
             await self._teller.accepted([attempt])
 
-    async def hurry(self, attempt: Attempt, grace: int) -> None:
-        """Gives less time to a pod that others have deleted."""
-        await self._placer.end(attempt.sight.pod, attempt.sight.uid, grace)
-
     def seen(self, attempt: Attempt, pod: Document) -> None:
         """An attempt's pod has ended."""
         if attempt.ending is None:

@@ -211,10 +211,6 @@ class Placer:
         word = {"metadata": {"annotations": {names.BARRIER: names.OPEN}}}
         await self._api.patch(self.pods, pod, word)
 
-    async def end(self, pod: str, uid: str, grace: int) -> None:
-        """Deletes a pod; of one that is being deleted, the grace becomes shorter."""
-        await self._api.delete(self.pods, pod, grace=grace, uid=uid)
-
     async def order_end(
         self, key: AttemptKey, pod: str, verdict: str, grace: int
     ) -> Document | None:

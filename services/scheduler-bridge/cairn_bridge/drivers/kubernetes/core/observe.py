@@ -65,10 +65,7 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One look at an attempt's pod. Times are those that the cluster wrote down.
-
-    `grace`: how many seconds its containers were given to end, if it is being deleted.
-    """
+    """One look at an attempt's pod. Times are those that the cluster wrote down."""
 
     key: AttemptKey
     pod: str
@@ -86,7 +83,6 @@ class Sight:
     trouble: Trouble | None
     waits_for: str | None
     verdict: Verdict | None
-    grace: int | None
     start_timeout: float | None
     use: Use
 
@@ -161,7 +157,6 @@ def look(pod: Document) -> Sight | None:
         trouble=_trouble(status) if waiting else None,
         waits_for=_waits_for(pod, phase),
         verdict=verdict,
-        grace=metadata.get("deletionGracePeriodSeconds"),
         start_timeout=float(patience) if (patience := annotations.get(names.START)) else None,
         use=use_of(pod),
     )

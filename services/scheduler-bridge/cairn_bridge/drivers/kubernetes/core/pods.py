@@ -44,7 +44,7 @@ GPU = "nvidia.com/gpu"
 GRACE_SECONDS = 30
 """How long a command may take to end that is told to, unless the order says otherwise."""
 KEEP_SECONDS = 3600
-"""How long the sidecar may take to keep the outputs; a pod has one grace for both, see `clocks`."""
+"""How long the sidecar may take to keep the outputs."""
 _RUNTIME = ["python3", "-m", "cairn_runtime.pod"]
 _STORAGE = "ephemeral-storage"
 _NATS_VOLUME = "cairn-nats"
@@ -100,6 +100,7 @@ def build_pod(
         ]
     )
     _let_read(spec)
+    _count_sidecars(spec)
     _exclude(spec, task.nodes_excluded)
     marks = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
     if together:
@@ -174,7 +175,7 @@ def _base(site: Site) -> Document:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": KEEP_SECONDS if site.runtime_image else GRACE_SECONDS,
+        **_ending(site),
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [{"name": names.DATA_VOLUME, "emptyDir": {}}],
         "initContainers": _helpers(site),
@@ -186,6 +187,22 @@ def _base(site: Site) -> Document:
             }
         ],
     }
+
+
+def _ending(site: Site) -> Document:
+    """How much time a pod has to end.
+
+    It has one grace for two things: for the sidecar to keep large outputs after an end of the
+    command's own, and for the command to end when somebody deletes the pod. Kubernetes knows no
+    other, and nothing shortens it later: a kubelet that waits with a sidecar for the command does
+    not hear of a second deletion (1.37, `terminationOrdering.waitForTurn`). So the pod's is the
+    long one, and the sidecar's hook kills a command that does not end, see
+    `cairn_runtime.companions`; for that, all containers see each other's processes. A command so
+    is not process 1, either, which would ignore a SIGTERM that it does not handle.
+    """
+    if site.runtime_image is None:
+        return {"terminationGracePeriodSeconds": GRACE_SECONDS}
+    return {"terminationGracePeriodSeconds": KEEP_SECONDS, "shareProcessNamespace": True}
 
 
 def _helpers(site: Site) -> list[Document]:
@@ -207,6 +224,7 @@ def _helpers(site: Site) -> list[Document]:
             "command": [*_RUNTIME, "keep"],
             "volumeMounts": data,
             "restartPolicy": "Always",
+            "lifecycle": {"preStop": {"exec": {"command": [*_RUNTIME, "ending"]}}},
             # The task starts once the sidecar listens for the signal of its end.
             "startupProbe": {
                 "exec": {"command": [*_RUNTIME, "ready"]},
@@ -267,6 +285,12 @@ def _starts_with_others(site: Site) -> Document:
     }
 
 
+_CAPABILITIES = {
+    names.FETCH_CONTAINER: ["DAC_OVERRIDE"],
+    names.KEEP_CONTAINER: ["DAC_OVERRIDE", "KILL"],
+}
+
+
 def _let_read(spec: Document) -> None:
     """Lets Cairn's own containers read what the task wrote, whatever user its image has.
 
@@ -275,10 +299,21 @@ def _let_read(spec: Document) -> None:
     """
     if {"runAsUser", "runAsNonRoot"} & spec.get("securityContext", {}).keys():
         return
-    rights: Document = {"runAsUser": 0, "capabilities": {"add": ["DAC_OVERRIDE"]}}
     for each in spec.get("initContainers", ()):
-        if each["name"] in {names.FETCH_CONTAINER, names.KEEP_CONTAINER}:
+        if each["name"] in _CAPABILITIES:
+            rights = {"runAsUser": 0, "capabilities": {"add": _CAPABILITIES[each["name"]]}}
             each["securityContext"] = merge_all([rights, each.get("securityContext", {})])
+
+
+def _count_sidecars(spec: Document) -> None:
+    """Tells Cairn's own sidecar how many others there are, so that it knows the task from them."""
+    sidecars = [
+        each for each in spec.get("initContainers", ()) if each.get("restartPolicy") == "Always"
+    ]
+    for each in sidecars:
+        if each["name"] == names.KEEP_CONTAINER:
+            count = {"name": "CAIRN_SIDECARS", "value": str(len(sidecars) - 1)}
+            each["env"] = [*each.get("env", ()), count]
 
 
 def _placed_on(platform: Platform) -> Document:
@@ -493,6 +528,7 @@ def _order(site: Site, task: TaskPlacement, say: Callable[[str], str]) -> str:
             *({"url": say(each.url), "regex": each.regex} for each in task.outputs),
         ],
         "checkpoints": checkpoint_orders(task, say),
+        "grace": site.eviction_grace,
     }
     return json.dumps(order, separators=(",", ":"))
 

@@ -21,6 +21,8 @@ class Site:
         domain: the cluster's DNS domain.
         store: URL of the folder in which tasks leave their outputs for each other.
         nats_url: where tasks reach NATS, if they get credentials for it.
+        eviction_grace: seconds that a command has to end whose pod is deleted, if whoever
+            deletes it leaves it more.
         runtime_image: the image of `cairn_runtime`; without one, pods get no inputs, keep no
             outputs, make no checkpoints, and do not wait for each other.
     """
@@ -32,4 +34,5 @@ class Site:
     domain: str = "cluster.local"
     store: str = STORE
     nats_url: str | None = None
+    eviction_grace: int = 30
     runtime_image: str | None = None
