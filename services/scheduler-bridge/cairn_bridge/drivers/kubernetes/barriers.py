@@ -1,6 +1,6 @@
 """The barrier of a group: its commands start once every task is ready, and none if one cannot be.
 
-A pod tells that it is ready by running its container of the barrier, see `core.pods`; the answer
+A pod tells that it is ready by running its container of the barrier, see `core.helpers`; the answer
 is an annotation. Both stand in the cluster, so that a bridge that comes anew, even in the midst
 of letting a thousand pods through, sees from any one of them that the barrier is open.
 

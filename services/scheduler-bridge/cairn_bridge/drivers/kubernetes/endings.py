@@ -11,9 +11,9 @@ from cairn_bridge.cluster import Phase
 from cairn_bridge.drivers.kubernetes.api import Document
 from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gang, Register
 from cairn_bridge.drivers.kubernetes.core.gang import minimum
+from cairn_bridge.drivers.kubernetes.core.helpers import GRACE_SECONDS
 from cairn_bridge.drivers.kubernetes.core.observe import Verdict
 from cairn_bridge.drivers.kubernetes.core.outcome import ending_of, gone_ending
-from cairn_bridge.drivers.kubernetes.core.pods import GRACE_SECONDS
 from cairn_bridge.drivers.kubernetes.litter import Litter
 from cairn_bridge.drivers.kubernetes.placing import Placer
 from cairn_bridge.drivers.kubernetes.telling import Teller

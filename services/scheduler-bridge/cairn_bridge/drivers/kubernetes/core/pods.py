@@ -1,11 +1,7 @@
 """From a task to its pod.
 
 The user's container runs the user's image and command untouched. Beside it, where the site has an
-image of `cairn_runtime`: an init container that fetches inputs, a native sidecar (Kubernetes
-1.29) that makes checkpoints and keeps outputs when the task ends, and, where the tasks of a group
-start together, an init container that waits for the others. Its running says that this task is
-ready. The word that all are comes by the pod's own annotation, which the kubelet shows to it as a
-file: so the barrier outlives every bridge, and needs no network but the API server's own.
+image of `cairn_runtime`, are Cairn's own, see `helpers`.
 
 What is merged, from the general to the particular: Cairn's own base, the cluster's template, the
 pool's, the platform's, and last what the task itself asks for, so that no template can take from
@@ -20,10 +16,17 @@ from typing import Any
 
 from cairn_bridge.cluster import PlacementError
 from cairn_bridge.drivers.kubernetes.core import names
-from cairn_bridge.drivers.kubernetes.core.briefing import DATA, INPUT, OUTPUT, speaker
+from cairn_bridge.drivers.kubernetes.core.briefing import INPUT, OUTPUT, speaker
 from cairn_bridge.drivers.kubernetes.core.checkpoints import (
     checkpoint_orders,
     checkpoint_volumes,
+)
+from cairn_bridge.drivers.kubernetes.core.helpers import (
+    barrier,
+    count_sidecars,
+    helpers,
+    let_read,
+    time_to_end,
 )
 from cairn_bridge.drivers.kubernetes.core.site import Site
 from cairn_common.events import GroupPlacement, TaskPlacement
@@ -41,15 +44,9 @@ from cairn_common.spec.capacity import requested
 from cairn_common.spec.models import ResourceSpec
 
 GPU = "nvidia.com/gpu"
-GRACE_SECONDS = 30
-"""How long a command may take to end that is told to, unless the order says otherwise."""
-KEEP_SECONDS = 3600
-"""How long the sidecar may take to keep the outputs."""
-_RUNTIME = ["python3", "-m", "cairn_runtime.pod"]
 _STORAGE = "ephemeral-storage"
 _NATS_VOLUME = "cairn-nats"
 _NATS_FOLDER = "/var/run/secrets/cairn"
-_BARRIER_FOLDER = "/var/run/cairn-barrier"
 Document = dict[str, Any]
 
 
@@ -95,12 +92,12 @@ def build_pod(
             _asked(site, group, task, platform, say, files, traceparent),
             checkpoint_volumes(site, task, say, _host_mounts(task, platform)),
             _credentials(task, pool),
-            _starts_with_others(site) if together else {},
+            barrier(site) if together else {},
             {} if nats_pass is None else _speaks(site, *nats_pass),
         ]
     )
-    _let_read(spec)
-    _count_sidecars(spec)
+    let_read(spec)
+    count_sidecars(spec)
     _exclude(spec, task.nodes_excluded)
     marks = {} if group.start_timeout is None else {names.START: f"{group.start_timeout:g}"}
     if together:
@@ -175,10 +172,10 @@ def _base(site: Site) -> Document:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        **_ending(site),
+        **time_to_end(site),
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [{"name": names.DATA_VOLUME, "emptyDir": {}}],
-        "initContainers": _helpers(site),
+        "initContainers": helpers(site),
         "containers": [
             {
                 "name": names.TASK_CONTAINER,
@@ -187,133 +184,6 @@ def _base(site: Site) -> Document:
             }
         ],
     }
-
-
-def _ending(site: Site) -> Document:
-    """How much time a pod has to end.
-
-    It has one grace for two things: for the sidecar to keep large outputs after an end of the
-    command's own, and for the command to end when somebody deletes the pod. Kubernetes knows no
-    other, and nothing shortens it later: a kubelet that waits with a sidecar for the command does
-    not hear of a second deletion (1.37, `terminationOrdering.waitForTurn`). So the pod's is the
-    long one, and the sidecar's hook kills a command that does not end, see
-    `cairn_runtime.companions`; for that, all containers see each other's processes. A command so
-    is not process 1, either, which would ignore a SIGTERM that it does not handle.
-    """
-    if site.runtime_image is None:
-        return {"terminationGracePeriodSeconds": GRACE_SECONDS}
-    return {"terminationGracePeriodSeconds": KEEP_SECONDS, "shareProcessNamespace": True}
-
-
-def _helpers(site: Site) -> list[Document]:
-    """The containers of `cairn_runtime`, with as few rights as they need."""
-    if site.runtime_image is None:
-        return []
-    common = _helper(site)
-    data = [{"name": names.DATA_VOLUME, "mountPath": DATA}]
-    return [
-        {
-            **common,
-            "name": names.FETCH_CONTAINER,
-            "command": [*_RUNTIME, "fetch"],
-            "volumeMounts": data,
-        },
-        {
-            **common,
-            "name": names.KEEP_CONTAINER,
-            "command": [*_RUNTIME, "keep"],
-            "volumeMounts": data,
-            "restartPolicy": "Always",
-            "lifecycle": {"preStop": {"exec": {"command": [*_RUNTIME, "ending"]}}},
-            # The task starts once the sidecar listens for the signal of its end.
-            "startupProbe": {
-                "exec": {"command": [*_RUNTIME, "ready"]},
-                "periodSeconds": 1,
-                "timeoutSeconds": 10,
-                "failureThreshold": 60,
-            },
-        },
-    ]
-
-
-def _helper(site: Site) -> Document:
-    return {
-        "image": site.runtime_image,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"memory": "512Mi"},
-        },
-    }
-
-
-def _starts_with_others(site: Site) -> Document:
-    """The barrier: after the sidecar, so that nothing but the task is still to be started."""
-    return {
-        "initContainers": [
-            {
-                **_helper(site),
-                "name": names.BARRIER_CONTAINER,
-                "command": [*_RUNTIME, "barrier"],
-                "volumeMounts": [
-                    {
-                        "name": names.BARRIER_VOLUME,
-                        "mountPath": _BARRIER_FOLDER,
-                        "readOnly": True,
-                    }
-                ],
-            }
-        ],
-        "volumes": [
-            {
-                "name": names.BARRIER_VOLUME,
-                "downwardAPI": {
-                    "items": [
-                        {
-                            "path": "word",
-                            "fieldRef": {"fieldPath": f"metadata.annotations['{names.BARRIER}']"},
-                        }
-                    ]
-                },
-            }
-        ],
-    }
-
-
-_CAPABILITIES = {
-    names.FETCH_CONTAINER: ["DAC_OVERRIDE"],
-    names.KEEP_CONTAINER: ["DAC_OVERRIDE", "KILL"],
-}
-
-
-def _let_read(spec: Document) -> None:
-    """Lets Cairn's own containers read what the task wrote, whatever user its image has.
-
-    Files are often open to their owner only: those of `mkstemp`, or of a umask. Where a template
-    names the pod's user, or bars root, all containers have the same user and need no right.
-    """
-    if {"runAsUser", "runAsNonRoot"} & spec.get("securityContext", {}).keys():
-        return
-    for each in spec.get("initContainers", ()):
-        if each["name"] in _CAPABILITIES:
-            rights = {"runAsUser": 0, "capabilities": {"add": _CAPABILITIES[each["name"]]}}
-            each["securityContext"] = merge_all([rights, each.get("securityContext", {})])
-
-
-def _count_sidecars(spec: Document) -> None:
-    """Tells Cairn's own sidecar how many others there are, so that it knows the task from them."""
-    sidecars = [
-        each for each in spec.get("initContainers", ()) if each.get("restartPolicy") == "Always"
-    ]
-    for each in sidecars:
-        if each["name"] == names.KEEP_CONTAINER:
-            count = {"name": "CAIRN_SIDECARS", "value": str(len(sidecars) - 1)}
-            each["env"] = [*each.get("env", ()), count]
 
 
 def _placed_on(platform: Platform) -> Document:
