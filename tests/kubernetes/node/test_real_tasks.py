@@ -190,6 +190,17 @@ async def test_tasks_of_a_group_start_together(world: World) -> None:
         await driver.settle(keys)
 
 
+async def test_tasks_may_fill_a_node_to_the_last_core(world: World, real: Real) -> None:
+    async with world.driver() as (driver, told):
+        (node,) = [each for each in await driver.inventory() if each.name == real.machine.name]
+        half = Resources(cpu=node.cpu // 2, memory=128 << 20)
+        group = script(world, "true", size=2, resources=half)
+        await driver.place(group, None)
+        for outcome in await told.until_ended(*keys_of(group)):
+            assert (outcome.reason, outcome.exit_code) == (FinishReason.EXITED, 0), outcome
+        await driver.settle(keys_of(group))
+
+
 async def test_outputs_that_cannot_be_kept_fail_a_task_that_succeeded(world: World) -> None:
     async with world.driver() as (driver, told):
         group = script(world, "touch {{output}}/x", outputs=[OutputTarget(url="s3://bucket/x")])

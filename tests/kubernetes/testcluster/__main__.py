@@ -32,7 +32,9 @@ async def _serve(options: argparse.Namespace, folder: Path) -> None:
                 if count:
                     await cluster.add(kind, count)
             if options.real:
-                await cluster.add_real_node("real-0", {"node.kubernetes.io/instance-type": "real"})
+                alone = not (options.gpu or options.cpu or options.edge)
+                labels = {"node.kubernetes.io/instance-type": "real"}
+                await cluster.add_real_node("real-0", labels, taken=alone)
             seconds = time.monotonic() - started
             print(
                 f"{cluster.name}: {seconds:.1f} s; export KUBECONFIG={cluster.kubeconfig}",
@@ -49,7 +51,9 @@ def _main() -> None:
     parser.add_argument("names", nargs="*", help="names of the clusters (one: test)")
     for kind in ("gpu", "cpu", "edge"):
         parser.add_argument(f"--{kind}", type=int, default=2, help=f"how many {kind} nodes")
-    parser.add_argument("--real", action="store_true", help="add a real node to each")
+    parser.add_argument(
+        "--real", action="store_true", help="add a real node; without others it takes all pods"
+    )
     with tempfile.TemporaryDirectory(prefix="cairn-kubernetes-") as folder:
         asyncio.run(_serve(parser.parse_args(), Path(folder)))
 

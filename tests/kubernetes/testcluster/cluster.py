@@ -99,18 +99,20 @@ class Cluster(Reached):
         await self.add_nodes(definitions)
         return [one["metadata"]["name"] for one in definitions]
 
-    async def add_real_node(self, name: str, labels: Mapping[str, str]) -> Machine:
+    async def add_real_node(
+        self, name: str, labels: Mapping[str, str], *, taken: bool = False
+    ) -> Machine:
         """Start a node with a real kubelet and container runtime, and wait until it is ready.
 
-        It is tainted: only pods that tolerate `REAL` are placed there, beside simulated nodes.
-        Only where `why_no_node` has nothing to say; from the main thread only.
+        Unless `taken`, it is tainted: beside simulated nodes only pods that tolerate `REAL` are
+        placed there. Only where `why_no_node` has nothing to say; from the main thread only.
 
         Raises:
             CannotBuildError: its programs cannot be built.
             StartError: one of them ended instead.
         """
         parts = ensure_node_parts()
-        machine = Machine(name, self.plane, self._parts, parts, labels)
+        machine = Machine(name, self.plane, self._parts, parts, labels, taken=taken)
         self._machines.append(machine)
         async with self.api() as api:
             await create_all(api, [machine.definition])

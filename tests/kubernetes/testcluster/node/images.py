@@ -30,10 +30,12 @@ import cairn_runtime
 
 PAUSE = "cairn.test/pause:1"
 TASK = "cairn.test/task:1"
+USUAL = "docker.io/library/ubuntu:24.04"
+"""The same, called what tests call for that run on a user's own cluster."""
 RUNTIME = "docker.io/library/cairn:0.1.0"
 _PROGRAMS = (
     *("sh", "cat", "chmod", "cp", "date", "echo", "env", "false", "grep", "head", "id", "ls"),
-    *("ln", "mkdir", "mv", "rm", "seq", "sleep", "stat", "touch", "true", "wc"),
+    *("ln", "mkdir", "mv", "rm", "seq", "sleep", "stat", "tail", "touch", "true", "wc"),
 )
 _LIBRARY = re.compile(r"(?:(\S+) => )?(/\S+) \(0x")
 _LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "ensurepip", "turtledemo", "lib2to3"}
@@ -87,6 +89,7 @@ def make_images(pause: Path, layers: Path, archive: Path) -> None:
     images = [
         _Image(PAUSE, [[_Entry("pause", pause)]], {"Entrypoint": ["/pause"]}),
         _Image(TASK, [base], path),
+        _Image(USUAL, [base], path),
         _Image(RUNTIME, [base, list(_package())], site),
     ]
     blobs: dict[str, bytes | Path] = {}

@@ -46,6 +46,7 @@ class Machine:
         parts: has the kubelet.
         node_parts: of `ensure_node_parts`.
         labels: of the node, beside what every node has.
+        taken: by all pods, as a user's own node; else only by those that tolerate its taint.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Machine:
         parts: Parts,
         node_parts: Mapping[str, Path],
         labels: Mapping[str, str],
+        *,
+        taken: bool = False,
     ) -> None:
         self.name = name
         self.folder = plane.folder / name
@@ -63,6 +66,7 @@ class Machine:
         self._programs = node_parts["containerd"].parent
         self._pause = node_parts["pause"]
         self._labels = labels
+        self._taints = [] if taken else [{"key": REAL, "effect": "NoSchedule"}]
         self._port = free_port()
         self._cgroup = f"{_CGROUP}-{os.getpid()}-{secrets.token_hex(3)}"
         self._processes: list[Process] = []
@@ -74,7 +78,7 @@ class Machine:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": self.name, "labels": {HOST: self.name, **self._labels}},
-            "spec": {"taints": [{"key": REAL, "effect": "NoSchedule"}]},
+            "spec": {"taints": self._taints},
             "status": {
                 "addresses": [
                     {"type": "InternalIP", "address": "127.0.0.1"},

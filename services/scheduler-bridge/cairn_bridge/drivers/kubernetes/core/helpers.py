@@ -84,8 +84,11 @@ def _helper(site: Site) -> Document:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
+        # What a task asks for is what its pod asks for. KAI (0.12) does not count what a native
+        # sidecar asks for, the kubelet does: on a node that is full by KAI's count, it would
+        # refuse the pod (OutOfcpu). The pod's share of its node is the task's, for all of it.
         "resources": {
-            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "requests": {"cpu": "0", "memory": "0"},
             "limits": {"memory": "512Mi"},
         },
     }
