@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cairn_bridge.drivers.kubernetes.core import names
 from cairn_bridge.settings import BridgeSettings
 from cairn_common.events import CATALOGUE, ClusterHeartbeat, ClusterResources, TaskLog
 from cairn_common.events.catalogue import TaskFacts
@@ -106,8 +107,12 @@ def test_documents_name_real_settings() -> None:
 
 def test_pools_in_documents_are_pools() -> None:
     text = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(pools:\n.*?)```", text, re.DOTALL)
-    pools = ClusterPools.model_validate(yaml.safe_load(example))
+    examples = re.findall(r"```yaml\n((?:pools|template):\n.*?)```", text, re.DOTALL)
+    pools, store = (ClusterPools.model_validate(yaml.safe_load(each)) for each in examples)
+    assert {each["name"] for each in store.template["spec"]["initContainers"]} == {
+        names.FETCH_CONTAINER,
+        names.KEEP_CONTAINER,
+    }
     assert {name for pool in pools.pools.values() for name in pool.platforms} == {"l40", "jetson"}
 
 
