@@ -11,6 +11,7 @@ After a clean stop the same pipe tells who is still there: a process that holds 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 from collections.abc import Iterator
@@ -68,10 +69,19 @@ class Lifeline:
         for process in Path("/proc").iterdir():
             if not process.name.isdigit() or int(process.name) == os.getpid():
                 continue
-            try:
-                held = any(str(fd.readlink()) == link for fd in (process / "fd").iterdir())
-            except OSError:  # ended meanwhile, or not ours to look into
-                continue
-            identity = Identity.of(int(process.name)) if held else None
+            identity = Identity.of(int(process.name)) if _holds(process, link) else None
             if identity is not None:
                 yield identity
+
+
+def _holds(process: Path, link: str) -> bool:
+    """Whether one of a process's descriptors is this."""
+    try:
+        for descriptor in (process / "fd").iterdir():
+            # It may be closed meanwhile; that says nothing of the others.
+            with contextlib.suppress(FileNotFoundError):
+                if str(descriptor.readlink()) == link:
+                    return True
+    except OSError:  # ended meanwhile, or not ours to look into
+        pass
+    return False

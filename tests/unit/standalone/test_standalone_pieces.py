@@ -101,6 +101,24 @@ async def test_the_lifeline_reaches_grandchildren() -> None:
     lifeline.close()
 
 
+async def test_a_holder_that_opens_and_closes_files_is_found() -> None:
+    lifeline = Lifeline()
+    churn = "import os, sys; print('up', flush=True)\nwhile True: os.close(os.open('/', 0))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", churn], pass_fds=[lifeline.read_end], stdout=subprocess.PIPE
+    )
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.stdout.close()
+        for _ in range(300):
+            assert [holder.pid for holder in lifeline._holders()] == [child.pid]
+    finally:
+        child.kill()
+        child.wait()
+        lifeline.close()
+
+
 async def test_a_lifeline_that_nobody_holds() -> None:
     lifeline = Lifeline()
     assert await lifeline.cut_and_wait(10) == 0
