@@ -118,6 +118,55 @@ async def test_what_a_dead_reader_had_in_hand_comes_at_once_and_in_order(
         assert await reader.read(20) == [str(i).encode() for i in range(5, 25)]
 
 
+async def test_what_went_to_a_reader_that_should_have_ended_is_not_lost(
+    bus: Bus, publisher: Publisher
+) -> None:
+    """A process that was paused asks once more before it learns that its place was taken."""
+    stolen: asyncio.Queue[Msg] = asyncio.Queue()
+    reply = bus.client.new_inbox()
+    await bus.client.subscribe(reply, cb=stolen.put)
+    async with Reader(bus, "taken") as reader:
+        await publisher.publish(envelopes(3))
+        await reader.read(3)
+        await bus.client.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM.name}.taken", b'{"batch": 5}', reply=reply
+        )
+        await publisher.publish(envelopes(40, start=3))
+        async with asyncio.timeout(20):
+            await stolen.get()
+            while len(set(reader.got)) < 43:
+                await reader.read(1)
+        info = await bus.jetstream.consumer_info(STREAM.name, "taken")
+        assert sorted(set(map(int, reader.got))) == list(range(43))
+        assert info.num_pending == 0
+
+
+async def test_nothing_is_acknowledged_to_a_later_durable(bus: Bus, publisher: Publisher) -> None:
+    """Its numbers may be those of other messages: a stream that was wiped begins with 1 again."""
+    await publisher.publish(envelopes(20))
+    held: asyncio.Queue[Message] = asyncio.Queue()
+    restored = asyncio.Event()
+    inbox = Inbox(
+        bus, STREAM, "later", "test.>", held.put_nowait, window=50, on_restored=restored.set
+    )
+    await inbox.start()
+    async with asyncio.timeout(20):
+        old = [await held.get() for _ in range(20)]
+        await bus.jetstream.delete_stream(STREAM.name)
+        await restored.wait()
+        await publisher.publish([Envelope("test.x", {}, f"new {i}".encode()) for i in range(30)])
+        new = [await held.get() for _ in range(30)]
+        await inbox.ack(old[-1], len(old))
+        await bus.client.flush()
+        info = await bus.jetstream.consumer_info(STREAM.name, "later")
+        assert info.num_ack_pending == 30
+        await inbox.ack(new[-1], len(new))
+        await bus.client.flush()
+        info = await bus.jetstream.consumer_info(STREAM.name, "later")
+        assert info.num_ack_pending == 0
+    await inbox.close()
+
+
 async def test_a_durable_that_is_deleted_is_noticed_and_restored(
     bus: Bus, publisher: Publisher
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from testcluster.cluster import Cluster
 from testcluster.reached import Reached
 
-from cairn_bridge.cluster import AttemptKey, Fact, Outcome, Phase
+from cairn_bridge.cluster import AttemptKey, ByteStream, Fact, Outcome, Phase
 from cairn_bridge.drivers.kubernetes import Api, KubernetesDriver, Patience, Site
 from cairn_bridge.drivers.kubernetes.api import Document, Kind
 from cairn_bridge.drivers.kubernetes.core import names
@@ -226,6 +226,20 @@ def _script(sim: Mapping[str, Any]) -> str:
         f"trap 'sleep {str(sim.get('stop', '0s')).removesuffix('s')}; exit 143' TERM; "
         f"sleep {'infinity' if run == 'forever' else run.removesuffix('s')} & wait $!; {end}"
     )
+
+
+async def assert_echoes_in_capitals(stream: ByteStream) -> None:
+    """Bytes go both ways, more at once than any buffer holds."""
+    big = b"abcdefgh" * 50_000
+    sending = asyncio.create_task(stream.write(big))
+    received = b""
+    async with asyncio.timeout(PATIENCE):
+        async for data in stream.read():
+            received += data
+            if len(received) == len(big):
+                break
+    await sending
+    assert received == big.upper()
 
 
 def keys_of(group: GroupPlacement) -> list[AttemptKey]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver_harness import PATIENCE, Recorder, World, keys_of
+from driver_harness import Recorder, World, assert_echoes_in_capitals, keys_of
 from testcluster import kwok
 
 from cairn_bridge.cluster import AttemptKey, Phase
@@ -190,16 +190,7 @@ async def test_a_port_of_the_task(world: World, tmp_path: Path) -> None:
         await world.create(kwok.pod_port(world.site.namespace, pod, 8888, port), "portforwards")
         await asyncio.sleep(0.5)
         stream = await driver.port_forward(key, 8888)
-        big = b"abcdefgh" * 50_000
-        sending = asyncio.create_task(stream.write(big))
-        received = b""
-        async with asyncio.timeout(PATIENCE):
-            async for data in stream.read():
-                received += data
-                if len(received) == len(big):
-                    break
-        await sending
-        assert received == big.upper()
+        await assert_echoes_in_capitals(stream)
         await stream.close()
     server.close()
     for writer in writers:  # kwok keeps its side open

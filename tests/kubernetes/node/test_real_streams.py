@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from driver_harness import PATIENCE, Recorder, World, keys_of
+from driver_harness import PATIENCE, Recorder, World, assert_echoes_in_capitals, keys_of
 from real_harness import run, script, text
 
 from cairn_bridge.cluster import AttemptKey, Phase
@@ -76,16 +76,7 @@ async def test_a_port_of_a_real_task(world: World) -> None:
     group = script(world, "", command=["python3", "-c", ECHO])
     async with up(world, group) as (driver, _, key):
         stream = await driver.port_forward(key, 8888)
-        big = b"abcdefgh" * 50_000
-        sending = asyncio.create_task(stream.write(big))
-        received = b""
-        async with asyncio.timeout(PATIENCE):
-            async for data in stream.read():
-                received += data
-                if len(received) == len(big):
-                    break
-        await sending
-        assert received == big.upper()
+        await assert_echoes_in_capitals(stream)
         await stream.close()
         closed = await driver.port_forward(key, 9999)
         async with asyncio.timeout(PATIENCE):

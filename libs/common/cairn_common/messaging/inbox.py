@@ -6,7 +6,15 @@ acknowledges all before it, so a batch of five hundred costs one acknowledgement
 is the back-pressure. Whatever happens to the durable or its stream (deleted, emptied, server
 restarted), the inbox notices within seconds, makes them anew and goes on.
 
-Source: NATS ADR-13 (pull requests, status messages, idle heartbeats).
+To acknowledge all before a message is right only if all before it came here. One may have gone to
+a reader that should have ended (a process that was paused and asks once more before it learns
+that its place was taken), or with a connection that broke. So the numbers that the durable gives
+to its deliveries are watched: after a gap nothing is taken, and the durable is made anew at the
+first message that was not acknowledged. Nor is a message acknowledged to a later durable than the
+one that delivered it.
+
+Source: NATS ADR-13 (pull requests, status messages, idle heartbeats) and ADR-15 (numbers in the
+subject of an acknowledgement).
 """
 
 from __future__ import annotations
@@ -47,11 +55,22 @@ class Message:
     data: bytes
     reply: str
     inbox: Inbox
+    incarnation: int = 0
+    """Of the durable that delivered it."""
 
     @property
     def sequence(self) -> int:
         """The message's number in its stream."""
         return int(self.reply.split(".")[-4])
+
+
+@dataclass(frozen=True, slots=True)
+class _Durable:
+    """The durable as it was found or made: `next` is the number of its next delivery."""
+
+    existed: bool
+    anew: bool
+    next: int
 
 
 class Inbox:
@@ -96,6 +115,8 @@ class Inbox:
         self._watch: asyncio.Task[None] | None = None
         self._asked = 0  # requested from the server and not yet here
         self._in_hand = 0  # here and not yet acknowledged
+        self._next = 1  # the number of the next delivery
+        self._incarnation = 0
         self._last_sign = 0.0
         self._broken = asyncio.Event()
 
@@ -104,7 +125,7 @@ class Inbox:
         self._subscription = await self._bus.client.subscribe(
             self._reply, cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
         )
-        await self._ensure(rewind=True)
+        self._begin(await self._ensure())
         self._touch()
         await self._ask()
         self._watch = asyncio.create_task(self._keep_alive(), name=f"inbox {self._durable}")
@@ -121,6 +142,8 @@ class Inbox:
 
     async def ack(self, last: Message, count: int) -> None:
         """Acknowledge `last` and all before it, `count` messages in all."""
+        if last.incarnation != self._incarnation:
+            return  # they come again
         self._in_hand = max(0, self._in_hand - count)
         if self._subscription is None:
             return
@@ -156,10 +179,22 @@ class Inbox:
         if headers and not message.reply and (status := headers.get("Status")):
             await self._status(status, headers)
             return
+        if int(message.reply.rsplit(".", 3)[1]) != self._next:
+            log.info("a delivery went elsewhere", durable=self._durable, awaited=self._next)
+            self._broken.set()
+            return
+        self._next += 1
         self._asked = max(0, self._asked - 1)
         self._in_hand += 1
         self._deliver(
-            Message(message.subject, headers or _NO_HEADERS, message.data, message.reply, self)
+            Message(
+                message.subject,
+                headers or _NO_HEADERS,
+                message.data,
+                message.reply,
+                self,
+                self._incarnation,
+            )
         )
         if self._asked == 0:
             await self._ask()
@@ -173,6 +208,14 @@ class Inbox:
             await self._ask()
         else:  # 404, 409, 503: consumer or stream deleted, leader changed, server shutting down
             self._broken.set()
+
+    def _begin(self, durable: _Durable) -> None:
+        if durable.anew:
+            # Messages in hand belong to the consumer that is gone.
+            self._incarnation += 1
+            self._in_hand = 0
+        self._next = durable.next
+        self._asked = 0
 
     def _touch(self) -> None:
         self._last_sign = asyncio.get_running_loop().time()
@@ -190,8 +233,8 @@ class Inbox:
                     continue
             self._broken.clear()
             try:
-                created = await self._ensure()
-                self._asked = 0
+                durable = await self._ensure()
+                self._begin(durable)
                 self._touch()
                 await self._ask()
             except (NatsError, OSError) as error:
@@ -199,50 +242,50 @@ class Inbox:
                 await asyncio.sleep(0.3)
                 self._broken.set()
                 continue
-            if created:
+            if not durable.existed:
                 log.warning("durable was gone and is restored", durable=self._durable)
-                # Messages in hand belong to the consumer that is gone.
-                self._in_hand = 0
                 if self._on_restored is not None:
                     self._on_restored()
 
-    async def _ensure(self, *, rewind: bool = False) -> bool:
-        """Create or update stream and durable; True if the durable was not there.
+    async def _ensure(self) -> _Durable:
+        """Create or update stream and durable.
 
-        With `rewind`, what a reader before this one had in hand comes again now and in order,
-        not after its `ack_seconds`: the durable is made anew at the first message that was not
-        acknowledged. (A crash between the two steps makes the next reader begin with the oldest
-        message, which every handler can bear.)
+        What a reader before this one had in hand, or this one itself, comes again now and in
+        order, not after its `ack_seconds`: the durable is made anew at the first message that was
+        not acknowledged. (A crash between the two steps makes the next reader begin with the
+        oldest message, which every handler can bear.)
         """
         for _ in range(_RACES):
             try:
-                return await self._ensure_once(rewind=rewind)
+                return await self._ensure_once()
             except APIError as error:
                 if error.err_code != _BEGINS_ELSEWHERE:
                     raise
-        return await self._ensure_once(rewind=rewind)
+        return await self._ensure_once()
 
-    async def _ensure_once(self, *, rewind: bool) -> bool:
+    async def _ensure_once(self) -> _Durable:
         jetstream = self._bus.jetstream
         await ensure_stream(jetstream, self._stream)
         config = self._config()
-        existed = True
+        existed, anew, after = True, False, 0
         try:
             info = await jetstream.consumer_info(self._stream.name, self._durable)
         except APIError as error:
             if error.code != 404:
                 raise
-            existed = False
+            existed, anew = False, True
         else:
             # Where a durable began cannot be changed, and need not be.
             config.deliver_policy = info.config.deliver_policy
             config.opt_start_seq = info.config.opt_start_seq
-            if rewind and info.num_ack_pending and info.ack_floor is not None:
+            after = info.delivered.consumer_seq if info.delivered is not None else 0
+            if info.num_ack_pending and info.ack_floor is not None:
                 config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
                 config.opt_start_seq = info.ack_floor.stream_seq + 1
                 await jetstream.delete_consumer(self._stream.name, self._durable)
+                anew, after = True, 0
         await jetstream.add_consumer(self._stream.name, config)
-        return not existed
+        return _Durable(existed, anew, after + 1)
 
     def _config(self) -> ConsumerConfig:
         return ConsumerConfig(
