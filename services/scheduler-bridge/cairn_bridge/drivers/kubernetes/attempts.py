@@ -84,6 +84,8 @@ class Gang:
     gates: dict[str, Gate] = field(default_factory=dict)  # of placements that start together
     waits_for: str | None = None
     told_waits_for: str | None = None
+    words_from: float = 0.0  # when that may be told again, by the loop's clock
+    words: asyncio.TimerHandle | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     adjusting: bool = False
     sweep: asyncio.TimerHandle | None = None

@@ -167,8 +167,9 @@ class KubernetesDriver:
             if attempt.log is not None:
                 await attempt.log.close()
         for gang in self._register.gangs.values():
-            if gang.sweep is not None:
-                gang.sweep.cancel()
+            for timer in (gang.sweep, gang.words):
+                if timer is not None:
+                    timer.cancel()
         await self._api.close()
 
     def _check(self) -> None:

@@ -32,6 +32,8 @@ _EVENT_PAUSES: Final = (0.0, 0.5, 1.5)
 """How long the event that explains a deletion may lag behind it."""
 _EVENT_SLACK: Final = timedelta(seconds=30)
 _LOST_LINES_AT_ONCE: Final = 500
+_WORDS_SECONDS: Final = 5.0
+"""Between two tellings of what a group waits for: KAI counts aloud while it places a large one."""
 
 
 class Teller:
@@ -211,7 +213,7 @@ class Teller:
         )
 
     async def waits_for(self, gang: Gang) -> None:
-        """Why the scheduler has not placed a group, whenever that changes."""
+        """Why the scheduler has not placed a group, whenever that changes, and not too often."""
         waiting = [
             each
             for each in gang.attempts.values()
@@ -222,11 +224,21 @@ class Teller:
         )
         if not waiting or words is None or words == gang.told_waits_for:
             return
+        loop = asyncio.get_running_loop()
+        if (wait := gang.words_from - loop.time()) > 0:
+            if gang.words is None:
+                gang.words = loop.call_later(wait, self._say_words, gang)
+            return
+        gang.words_from = loop.time() + _WORDS_SECONDS
         gang.told_waits_for = words
         keys = tuple(each.key for each in waiting)
         await self._reporter.fact(
             Fact(Phase.ACCEPTED, keys, datetime.now(UTC), message=words[:2000])
         )
+
+    def _say_words(self, gang: Gang) -> None:
+        gang.words = None
+        self.spawn(self.waits_for(gang))
 
     async def starting(self, attempt: Attempt) -> None:
         """What keeps a task from starting that has a node."""
