@@ -56,7 +56,7 @@ def north(clusters: Sequence[Reached]) -> Reached:
 def south(clusters: Sequence[Reached]) -> Reached:
     """The second cluster; simulated, it has 2 GPU nodes and 2 edge nodes."""
     if len(clusters) < 2:
-        pytest.skip("CAIRN_TEST_CONTEXTS names one cluster; this test needs two")
+        pytest.skip("two clusters are compared, and you gave one: name two in CAIRN_TEST_CONTEXTS")
     return clusters[1]
 
 

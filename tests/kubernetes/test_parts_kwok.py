@@ -307,7 +307,7 @@ async def test_a_port_is_forwarded(
 ) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip(
-            "kubectl is not installed, and kubernetes-asyncio has no port-forward of its own"
+            "this asks kwok by kubectl, which is not installed; test_driver_streams asks it without"
         )
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

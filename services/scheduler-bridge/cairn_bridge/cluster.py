@@ -17,10 +17,13 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from cairn_common.events import FinishReason, GroupPlacement, LogLine, NodeInfo
 from cairn_common.spec.features import Feature
+
+BARRIER_FAILED: Final = 2024
+"""Exit code of the user guide: a task of the group ended before all were ready."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

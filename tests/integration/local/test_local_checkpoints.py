@@ -211,11 +211,11 @@ async def test_folders_in_one_another_each_go_where_they_should(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     entries = [
-        Checkpoint(path="/work/run", url=f"file://{tmp_path}/all", frequency=60),
-        Checkpoint(path="/work/run/best", url=f"file://{tmp_path}/best", frequency=60),
-        Checkpoint(path="/work/run", url=f"file://{tmp_path}/logs", frequency=60, regex=r"\.log$"),
+        Checkpoint(path="/train/run", url=f"file://{tmp_path}/all", frequency=60),
+        Checkpoint(path="/train/run/best", url=f"file://{tmp_path}/best", frequency=60),
+        Checkpoint(path="/train/run", url=f"file://{tmp_path}/logs", frequency=60, regex=r"\.log$"),
     ]
-    script = "mkdir -p /work/run/best; cd /work/run; echo 1 > best/model; echo 2 > a.log"
+    script = "mkdir -p /train/run/best; cd /train/run; echo 1 > best/model; echo 2 > a.log"
     _, outcome = (await cluster.run(shell(script, checkpoints=entries)))[0]
     assert outcome.exit_code == 0
     assert (tmp_path / "all/best/model").exists()

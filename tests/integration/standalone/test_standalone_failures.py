@@ -124,7 +124,7 @@ def test_a_service_that_ignores_sigterm_is_killed_by_asking_twice(
 
 def test_a_home_of_somebody_else_is_refused(tmp_path: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("a folder can be given to somebody else by root only")
+        pytest.skip("the kernel lets only root give a folder to somebody else, as this test must")
     root = tmp_path / "home"
     root.mkdir()
     os.chown(root, 65534, 65534)

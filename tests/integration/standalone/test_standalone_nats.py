@@ -25,7 +25,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "cairn-test", folder]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+        pytest.skip(
+            f"a disk that fills up has to be mounted, which is refused: {done.stderr.strip()}"
+        )
     yield folder
     subprocess.run(["umount", folder], check=True)
 

@@ -193,7 +193,9 @@ class World:
         """One task. `sim` says what a simulated node does with it; a real one runs the command."""
         sim = fields.pop("sim", {})
         if not isinstance(self.cluster, Cluster) and (unreal := _told_only(sim)):
-            pytest.skip(f"only a simulated node can be told: {unreal}")
+            pytest.skip(
+                f"no command makes a real node do this, so only a simulated one can: {unreal}"
+            )
         environment = {
             f"SIM_{name.upper()}": str(value) for name, value in sim.items()
         } | fields.pop("environment", {})

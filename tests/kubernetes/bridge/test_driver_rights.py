@@ -163,7 +163,7 @@ async def test_pods_pass_the_clusters_own_security_standards(
     site = replace(world.site, nats_url=server.url, runtime_image="cairn:0.1.0")
     async with world.driver(site=site, issuer=issuer) as (driver, told):
         files = [InjectedFile(path="/tmp/run.sh", contents="true")]
-        saves = [Checkpoint(path="/work", url="file:///saved", frequency=60)]
+        saves = [Checkpoint(path="/train", url="file:///saved", frequency=60)]
         group = world.group(2, sim={"run": "0.2s"}, files=files, checkpoints=saves)
         await driver.place(group, None)
         for outcome in await told.until_ended(*keys_of(group)):

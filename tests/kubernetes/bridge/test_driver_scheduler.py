@@ -132,7 +132,10 @@ async def test_platforms_and_excluded_nodes_choose_the_node(world: World) -> Non
     async with world.driver() as (driver, told):
         names = {info.name for info in await driver.inventory() if "gpu" in info.platforms}
         if len(names) < 2:
-            pytest.skip("needs two nodes of instance type gpu")
+            pytest.skip(
+                "to choose among nodes takes two; this cluster of yours has fewer that carry"
+                " node.kubernetes.io/instance-type=gpu"
+            )
         (wanted, *excluded) = sorted(names)
         group = world.group(
             sim={"run": "forever"},

@@ -150,9 +150,9 @@ async def test_what_only_its_own_user_may_read_is_kept_and_brought_too(world: Wo
 
 async def test_a_checkpoint_is_made_while_the_task_runs(world: World, real: Real) -> None:
     saved = real.store / "saved/model"
-    saves = [Checkpoint(path="/work", url="file:///cairn/store/saved", frequency=1)]
+    saves = [Checkpoint(path="/train", url="file:///cairn/store/saved", frequency=1)]
     async with world.driver() as (driver, told):
-        words = "umask 077; cd /work; echo half > model; echo up; sleep 600"
+        words = "umask 077; cd /train; echo half > model; echo up; sleep 600"
         group = script(world, words, checkpoints=saves)
         (key,) = keys_of(group)
         await driver.place(group, None)
@@ -166,8 +166,8 @@ async def test_a_checkpoint_is_made_while_the_task_runs(world: World, real: Real
 
 
 async def test_a_stopped_task_has_its_last_checkpoint(world: World, real: Real) -> None:
-    saves = [Checkpoint(path="/work", url="file:///cairn/store/last", frequency=3600)]
-    words = "trap 'echo end > /work/model; exit' TERM; echo up; while true; do sleep 0.1; done"
+    saves = [Checkpoint(path="/train", url="file:///cairn/store/last", frequency=3600)]
+    words = "trap 'echo end > /train/model; exit' TERM; echo up; while true; do sleep 0.1; done"
     async with world.driver() as (driver, told):
         group = script(world, words, checkpoints=saves)
         (key,) = keys_of(group)

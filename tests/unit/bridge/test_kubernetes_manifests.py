@@ -356,8 +356,8 @@ def saved(path: str, url: str = "file:///saved", **fields: Any) -> Checkpoint:
 def test_a_checkpointed_folder_is_a_volume_of_the_task_and_of_the_sidecar() -> None:
     where = Site("east", "cairn", runtime_image="cairn/runtime:1")
     wanted = [
-        saved("/work/run/", "file:///runs/{{workflow_id}}", regex="x"),
-        saved("/work/run/best"),
+        saved("/train/run/", "file:///runs/{{workflow_id}}", regex="x"),
+        saved("/train/run/best"),
         saved("{{output}}/{{workflow_id}}"),
         saved("/other"),
     ]
@@ -368,7 +368,7 @@ def test_a_checkpointed_folder_is_a_volume_of_the_task_and_of_the_sidecar() -> N
         for each in container(pod)["volumeMounts"]
         if each["name"].startswith("cairn-checkpoint")
     }
-    assert own == {"/work/run": "cairn-checkpoint-1", "/other": "cairn-checkpoint-0"}
+    assert own == {"/train/run": "cairn-checkpoint-1", "/other": "cairn-checkpoint-0"}
     volumes = {each["name"]: each for each in pod["spec"]["volumes"]}
     assert all("emptyDir" in volumes[name] for name in own.values())
     seen = {each["name"]: each for each in keep["volumeMounts"]}
@@ -381,7 +381,7 @@ def test_a_checkpointed_folder_is_a_volume_of_the_task_and_of_the_sidecar() -> N
     assert [each["name"] for each in fetch["volumeMounts"]] == ["cairn-data"]
     orders = json.loads(keep["env"][0]["value"])["checkpoints"]
     assert orders[0] == {
-        "path": "/work/run",
+        "path": "/train/run",
         "base": "/osmo/checkpoints/cairn-checkpoint-1",
         "inner": "",
         "url": "file:///runs/story-7",
@@ -394,13 +394,13 @@ def test_a_checkpointed_folder_is_a_volume_of_the_task_and_of_the_sidecar() -> N
         ("checkpoint-0", ""),
     ]
     # Exactly what the sidecar reads.
-    assert [Order(**each).path for each in orders][1] == "/work/run/best"
+    assert [Order(**each).path for each in orders][1] == "/train/run/best"
 
 
 @pytest.mark.parametrize(
     ("image", "path", "words"),
     [
-        (None, "/work", "cluster east makes no checkpoints: its bridge has no image"),
+        (None, "/train", "cluster east makes no checkpoints: its bridge has no image"),
         ("r:1", "/mnt/data/run", "/mnt/data/run and the volume mount /nfs:/mnt/data lie in one"),
         ("r:1", "/mnt", "/mnt and the volume mount /nfs:/mnt/data lie in one another"),
         ("r:1", "/proc/x", "belongs to the system"),

@@ -148,7 +148,7 @@ class Sidecar:
             "outputs": [{"url": f"file://{folder}/kept", "regex": None}],
             "checkpoints": [
                 {
-                    "path": "/work",
+                    "path": "/train",
                     "base": str(self.work),
                     "inner": "",
                     "url": f"file://{folder}/saved",
@@ -183,7 +183,7 @@ def test_the_sidecar_copies_while_it_waits_and_once_more(tmp_path: Path) -> None
     assert code == 0
     assert names(tmp_path / "saved") == ["step-1", "step-2"]
     assert names(tmp_path / "kept") == ["out"]
-    assert f"checkpointing /work to file://{tmp_path}/saved" in said
+    assert f"checkpointing /train to file://{tmp_path}/saved" in said
 
 
 def test_a_last_checkpoint_that_fails_is_the_sidecars_last_word(tmp_path: Path) -> None:
@@ -192,5 +192,5 @@ def test_a_last_checkpoint_that_fails_is_the_sidecars_last_word(tmp_path: Path) 
     (sidecar.data / "output/out").write_text("1")
     code, said = sidecar.end()
     assert code == 1
-    assert said.splitlines()[-1].startswith("the last checkpoint of /work to s3://bucket/x failed")
+    assert said.splitlines()[-1].startswith("the last checkpoint of /train to s3://bucket/x failed")
     assert names(tmp_path / "kept") == ["out"]  # kept all the same

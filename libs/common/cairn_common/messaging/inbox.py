@@ -110,7 +110,7 @@ class Inbox:
         self._ack_seconds = ack_seconds
         self._new_only = new_only
         self._on_restored = on_restored
-        self._reply = bus.client.new_inbox()
+        self._reply = ""
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._asked = 0  # requested from the server and not yet here
@@ -122,10 +122,7 @@ class Inbox:
 
     async def start(self) -> None:
         """Make the durable if needed and begin to receive."""
-        self._subscription = await self._bus.client.subscribe(
-            self._reply, cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        self._begin(await self._ensure())
+        await self._begin(await self._ensure())
         self._touch()
         await self._ask()
         self._watch = asyncio.create_task(self._keep_alive(), name=f"inbox {self._durable}")
@@ -180,8 +177,9 @@ class Inbox:
             await self._status(status, headers)
             return
         if int(message.reply.rsplit(".", 3)[1]) != self._next:
-            log.info("a delivery went elsewhere", durable=self._durable, awaited=self._next)
-            self._broken.set()
+            if not self._broken.is_set():
+                log.info("a delivery went elsewhere", durable=self._durable, awaited=self._next)
+                self._broken.set()
             return
         self._next += 1
         self._asked = max(0, self._asked - 1)
@@ -209,13 +207,28 @@ class Inbox:
         else:  # 404, 409, 503: consumer or stream deleted, leader changed, server shutting down
             self._broken.set()
 
-    def _begin(self, durable: _Durable) -> None:
-        if durable.anew:
+    async def _begin(self, durable: _Durable) -> None:
+        self._next = durable.next
+        self._asked = 0
+        if durable.anew or self._subscription is None:
             # Messages in hand belong to the consumer that is gone.
             self._incarnation += 1
             self._in_hand = 0
-        self._next = durable.next
-        self._asked = 0
+            await self._listen(self._incarnation)
+
+    async def _listen(self, incarnation: int) -> None:
+        """What the durable before this one still sends, its end among it, goes nowhere."""
+
+        async def received(message: Msg) -> None:
+            if incarnation == self._incarnation:
+                await self._received(message)
+
+        former, self._reply = self._subscription, self._bus.client.new_inbox()
+        self._subscription = await self._bus.client.subscribe(
+            self._reply, cb=received, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        if former is not None:
+            await former.unsubscribe()
 
     def _touch(self) -> None:
         self._last_sign = asyncio.get_running_loop().time()
@@ -234,7 +247,7 @@ class Inbox:
             self._broken.clear()
             try:
                 durable = await self._ensure()
-                self._begin(durable)
+                await self._begin(durable)
                 self._touch()
                 await self._ask()
             except (NatsError, OSError) as error:

@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 import structlog
 
+from cairn_bridge.cluster import BARRIER_FAILED
 from cairn_bridge.drivers.kubernetes.api import ApiError
 from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gate, identity
 from cairn_bridge.drivers.kubernetes.core.names import placement_size
@@ -27,7 +28,6 @@ from cairn_common.events import FinishReason
 
 log = structlog.get_logger(__name__)
 
-BARRIER_FAILED: Final = 2024  # exit code of the user guide
 _PAUSE_SECONDS: Final = 5.0
 _TAKEN_AWAY: Final = frozenset(
     {

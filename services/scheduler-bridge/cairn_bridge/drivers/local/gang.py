@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from cairn_bridge.cluster import AttemptKey, Phase
+from cairn_bridge.cluster import BARRIER_FAILED, AttemptKey, Phase
 from cairn_bridge.drivers.local.admission import Slots
 from cairn_bridge.drivers.local.attempt import Attempt
 from cairn_common.events import FinishReason, GroupPlacement
@@ -14,7 +14,7 @@ from cairn_runtime.room import Stop
 LEAD_SECONDS = 0.2
 """How much earlier the lead of a gang starts: by custom it is the server that others connect to."""
 
-BARRIER_FAILED, START_TIMEOUT = 2024, 3005  # exit codes of the user guide
+START_TIMEOUT = 3005  # exit code of the user guide
 
 
 class Terms(NamedTuple):
