@@ -16,7 +16,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 REFERENCE_FILES = sorted(REFERENCE.glob("*/*.yaml"))
 needs_reference = pytest.mark.skipif(
     not REFERENCE_FILES,
-    reason="the reference's files are somebody else's, so not in here: lay them beside the checkout",
+    reason="the reference's files are somebody else's, so not in here: lay them beside this folder",
 )
 
 
