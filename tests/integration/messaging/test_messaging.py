@@ -167,6 +167,27 @@ async def test_nothing_is_acknowledged_to_a_later_durable(bus: Bus, publisher: P
     await inbox.close()
 
 
+async def test_what_is_worked_on_for_long_does_not_come_again(
+    bus: Bus, publisher: Publisher
+) -> None:
+    held: asyncio.Queue[Message] = asyncio.Queue()
+    inbox = Inbox(bus, STREAM, "long", "test.>", held.put_nowait, ack_seconds=0.6)
+    await inbox.start()
+    await publisher.publish(envelopes(5))
+    async with asyncio.timeout(20):
+        taken = [await held.get() for _ in range(5)]
+        await asyncio.sleep(3)
+        assert held.empty()
+        await inbox.ack(taken[2], 3)
+        await asyncio.sleep(1)
+        info = await bus.jetstream.consumer_info(STREAM.name, "long")
+        assert (info.num_ack_pending, info.num_redelivered) == (2, 0)
+        await inbox.ack(taken[4], 2)
+        await publisher.publish(envelopes(1, start=5))
+        assert (await held.get()).data == b"5"
+    await inbox.close()
+
+
 async def test_a_durable_that_is_deleted_is_noticed_and_restored(
     bus: Bus, publisher: Publisher
 ) -> None:

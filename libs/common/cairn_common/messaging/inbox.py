@@ -13,15 +13,21 @@ to its deliveries are watched: after a gap nothing is taken, and the durable is 
 first message that was not acknowledged. Nor is a message acknowledged to a later durable than the
 one that delivered it.
 
+What is in hand for long comes again only if its reader is gone: the server is told that it is
+still worked on. Else a minute's work would come six times.
+
 Source: NATS ADR-13 (pull requests, status messages, idle heartbeats) and ADR-15 (numbers in the
-subject of an acknowledgement).
+subject of an acknowledgement, and the acknowledgement `+WPI`, work in progress).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 import structlog
@@ -43,6 +49,7 @@ _NANOSECONDS = 1_000_000_000
 _BEGINS_ELSEWHERE = 10012
 """JetStream: "deliver policy can not be updated". Another reader has just made the durable anew."""
 _RACES = 3
+_IN_PROGRESS = b"+WPI"
 _NO_HEADERS: dict[str, str] = {}
 
 
@@ -64,6 +71,13 @@ class Message:
         return int(self.reply.split(".")[-4])
 
 
+class _InHand(NamedTuple):
+    """A message that is not acknowledged: where to, and since when it is here."""
+
+    reply: str
+    since: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Durable:
     """The durable as it was found or made: `next` is the number of its next delivery."""
@@ -83,7 +97,8 @@ class Inbox:
         subject: the filter.
         deliver: called for each message; must not block.
         window: the most messages in hand or asked for.
-        ack_seconds: after how long a message that was not acknowledged comes again.
+        ack_seconds: after how long a message comes again whose reader does not say that it is
+            still worked on.
         new_only: a durable that does not exist yet begins with the present, not with the past.
         on_restored: called after the durable had to be made anew while running.
     """
@@ -114,7 +129,7 @@ class Inbox:
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._asked = 0  # requested from the server and not yet here
-        self._in_hand = 0  # here and not yet acknowledged
+        self._in_hand: deque[_InHand] = deque()  # here and not yet acknowledged
         self._next = 1  # the number of the next delivery
         self._incarnation = 0
         self._last_sign = 0.0
@@ -141,7 +156,8 @@ class Inbox:
         """Acknowledge `last` and all before it, `count` messages in all."""
         if last.incarnation != self._incarnation:
             return  # they come again
-        self._in_hand = max(0, self._in_hand - count)
+        for _ in range(min(count, len(self._in_hand))):
+            self._in_hand.popleft()
         if self._subscription is None:
             return
         try:
@@ -153,7 +169,7 @@ class Inbox:
             self._broken.set()
 
     async def _ask(self) -> None:
-        want = self._window - self._in_hand - self._asked
+        want = self._window - len(self._in_hand) - self._asked
         if self._asked and want < self._window // 2:
             return
         if want <= 0:
@@ -171,7 +187,7 @@ class Inbox:
         )
 
     async def _received(self, message: Msg) -> None:
-        self._last_sign = asyncio.get_running_loop().time()
+        self._touch()
         headers = message.headers
         if headers and not message.reply and (status := headers.get("Status")):
             await self._status(status, headers)
@@ -183,7 +199,7 @@ class Inbox:
             return
         self._next += 1
         self._asked = max(0, self._asked - 1)
-        self._in_hand += 1
+        self._in_hand.append(_InHand(message.reply, self._last_sign))
         self._deliver(
             Message(
                 message.subject,
@@ -213,8 +229,9 @@ class Inbox:
         if durable.anew or self._subscription is None:
             # Messages in hand belong to the consumer that is gone.
             self._incarnation += 1
-            self._in_hand = 0
+            self._in_hand.clear()
             await self._listen(self._incarnation)
+            self._broken.clear()  # whatever it was, it was said by the one before
 
     async def _listen(self, incarnation: int) -> None:
         """What the durable before this one still sends, its end among it, goes nowhere."""
@@ -235,12 +252,14 @@ class Inbox:
 
     async def _keep_alive(self) -> None:
         """Notices silence: the server promised a heartbeat, or a message, every two seconds."""
+        look = min(_HEARTBEAT_SECONDS, self._ack_seconds / 4)
         while True:
             try:
                 # Not wait_for: on Python 3.11 it can swallow a cancellation.
-                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                async with asyncio.timeout(look):
                     await self._broken.wait()
             except TimeoutError:
+                await self._say_in_progress(look)
                 silent = asyncio.get_running_loop().time() - self._last_sign
                 if self._asked == 0 or silent < 2.5 * _HEARTBEAT_SECONDS:
                     continue
@@ -259,6 +278,15 @@ class Inbox:
                 log.warning("durable was gone and is restored", durable=self._durable)
                 if self._on_restored is not None:
                     self._on_restored()
+
+    async def _say_in_progress(self, seconds: float) -> None:
+        """What has been in hand for so long is not to come again."""
+        until = asyncio.get_running_loop().time() - seconds
+        for each in itertools.takewhile(lambda each: each.since <= until, tuple(self._in_hand)):
+            try:
+                await self._bus.client.publish(each.reply, _IN_PROGRESS)
+            except NatsError:  # no connection: whatever comes of that, the others notice it
+                return
 
     async def _ensure(self) -> _Durable:
         """Create or update stream and durable.
