@@ -27,6 +27,12 @@ def memory_of(pid: int) -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def most_memory_of(pid: int) -> int:
+    """The most resident memory that a process has had, in bytes."""
+    with Path(f"/proc/{pid}/status").open() as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+
+
 def cpu_seconds_of(pid: int) -> float:
     """Processor time that a process has used, its threads included."""
     with Path(f"/proc/{pid}/stat").open() as file:

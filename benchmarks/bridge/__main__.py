@@ -3,7 +3,8 @@
 First bare loops and the driver make pods that nobody places: what the API server takes. Then KAI
 places a gang that a bare loop has made, and one that a whole bridge was ordered to place over
 NATS. The other groups of the bridge are bound to nodes by a bare loop in KAI's stead, which is
-faster, and so harder on the bridge; with --kai by KAI, too.
+faster, and so harder on the bridge; with --kai by KAI, too. At last the bridge is killed, and one
+that starts anew finds all those pods.
 
 Options: --nodes N (1000), --pods N in all (10000), --group N pods a group (1000), --kai. What was
 measured is printed also when a later part fails.
@@ -35,7 +36,14 @@ from testcluster.workloads import pod
 
 from benchmarks.bridge.bus import EngineSide, group_of, pod_name
 from benchmarks.bridge.limits import Seen, binding, create_pods, place, watched
-from benchmarks.harness import cpu_seconds_of, memory_of, quantile, report, running_servers
+from benchmarks.harness import (
+    cpu_seconds_of,
+    memory_of,
+    most_memory_of,
+    quantile,
+    report,
+    running_servers,
+)
 from cairn_bridge.cluster import Fact
 from cairn_bridge.drivers.kubernetes import Api, KubernetesDriver, Site
 from cairn_common.events import GroupPlacement
@@ -168,7 +176,7 @@ async def _bridge(
         cluster.api() as api,
         EngineSide(nats_url, "bench") as engine,
         watched(api, "default", Seen(options.group)) as seen,
-        _running_bridge(cluster, nats_url) as bridge,
+        _running_bridge(cluster, nats_url, "bridge") as bridge,
     ):
         spent = Spent([*cluster.plane.processes, bridge])
         try:
@@ -186,6 +194,7 @@ async def _bridge(
             await asyncio.sleep(5)
             figures["live pods"] = len(engine.started)
             figures["bridge MB"] = memory_of(bridge.pid) / 1e6
+            figures["bridge MB at most"] = most_memory_of(bridge.pid) / 1e6
             figures["bridge processor s"] = cpu_seconds_of(bridge.pid)
             lags = [
                 at - seen.at[name]
@@ -196,6 +205,13 @@ async def _bridge(
             ]
             for q in (0.5, 0.99):
                 figures[f"pod runs -> event p{q * 100:g} ms"] = quantile(lags, q) * 1000
+        bridge.stop()
+        began = time.monotonic()
+        async with _running_bridge(cluster, nats_url, "bridge-2") as successor:
+            figures["a bridge that starts anew is ready s"] = time.monotonic() - began
+            await asyncio.sleep(10)
+            figures["that bridge MB"] = memory_of(successor.pid) / 1e6
+            figures["that bridge MB at most"] = most_memory_of(successor.pid) / 1e6
 
 
 @contextlib.asynccontextmanager
@@ -230,7 +246,7 @@ async def _others(
 
 
 @contextlib.asynccontextmanager
-async def _running_bridge(cluster: Cluster, nats_url: str) -> AsyncIterator[Process]:
+async def _running_bridge(cluster: Cluster, nats_url: str, name: str) -> AsyncIterator[Process]:
     pools = cluster.plane.folder / "pools.yaml"
     pools.write_text(yaml.safe_dump(POOLS))
     settings = {
@@ -242,7 +258,7 @@ async def _running_bridge(cluster: Cluster, nats_url: str) -> AsyncIterator[Proc
         "CAIRN_LOG_FORMAT": "json",
     }
     command = (sys.executable, "-P", "-m", "cairn_bridge")
-    process = Process("bridge", command, cluster.plane.folder, settings)
+    process = Process(name, command, cluster.plane.folder, settings)
     try:
         async with asyncio.timeout(60):
             while '"ready"' not in process.log.read_text():

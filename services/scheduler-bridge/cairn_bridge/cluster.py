@@ -36,6 +36,23 @@ class AttemptKey:
     name: str = ""
 
 
+Identity = tuple[str, int, int]
+"""Workflow, task index, attempt."""
+
+
+def identity(key: AttemptKey) -> Identity:
+    """What tells an attempt from all others; its name does not."""
+    return key.workflow, key.index, key.attempt
+
+
+def keys_of(placement: GroupPlacement) -> list[AttemptKey]:
+    """The attempts of a placement, in the order of its tasks."""
+    return [
+        AttemptKey(placement.workflow, task.index, task.attempt, task.name)
+        for task in placement.tasks
+    ]
+
+
 class Phase(StrEnum):
     """How far an attempt has come in its cluster."""
 
@@ -133,7 +150,8 @@ class ClusterDriver(Protocol):
         """
 
     async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
-        """Ends attempts; each then reports FINISHED. Unknown keys report FINISHED too.
+        """Ends attempts; each then reports FINISHED. Unknown keys report FINISHED too, and do not
+        run if they are placed later. For those that are just being placed it waits.
 
         Durable when it returns; it does not wait for the reports.
         """

@@ -21,6 +21,7 @@ from cairn_bridge.cluster import (
     Outcome,
     Phase,
     Reporter,
+    keys_of,
 )
 from cairn_bridge.service import BridgeService
 from cairn_bridge.settings import BridgeSettings
@@ -37,6 +38,7 @@ from cairn_common.events import (
     decode,
     encode,
 )
+from cairn_common.events.subjects import PLACEMENTS
 from cairn_common.messaging import Bus, Publisher, connect_bus, ensure_streams
 from cairn_common.requests import ATTEMPTS_SUBJECT, AttemptsReply, AttemptsRequest, KnownAttempt
 from cairn_common.spec.features import Feature
@@ -55,6 +57,8 @@ class RecordingDriver:
         self.resent: list[tuple[AttemptKey, int]] = []
         self.may_settle = asyncio.Event()
         self.may_settle.set()
+        self.may_place = asyncio.Event()
+        self.slow_for: set[str] = set()
         self.broken_for: set[str] = set()
         self.no_room_for: set[str] = set()
 
@@ -77,10 +81,9 @@ class RecordingDriver:
             raise RuntimeError("the driver stumbled")
         if placement.workflow in self.no_room_for:
             raise NotNowError("exceeded quota: q")
-        keys = tuple(
-            AttemptKey(placement.workflow, task.index, task.attempt, task.name)
-            for task in placement.tasks
-        )
+        if placement.workflow in self.slow_for:
+            await self.may_place.wait()
+        keys = tuple(keys_of(placement))
         self.calls.append(("place", len(keys)))
         self.attempts.update(keys)
         await self.reporter.fact(Fact(Phase.ACCEPTED, keys, datetime.now(UTC)))
@@ -194,6 +197,15 @@ class Engine:
 
         await self.until(lambda: bool(found()))
         return found()[0]
+
+    async def nothing_left(self, cluster: str) -> None:
+        """Until the cluster's bridge has acknowledged every order."""
+        async with asyncio.timeout(20):
+            while True:
+                info = await self.bus.jetstream.consumer_info(PLACEMENTS.name, f"bridge-{cluster}")
+                if not info.num_ack_pending and not info.num_pending:
+                    return
+                await asyncio.sleep(0.05)
 
     async def listen(self) -> None:
         """Hear facts."""

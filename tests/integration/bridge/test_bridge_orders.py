@@ -60,18 +60,70 @@ async def test_a_stop_comes_after_its_placement(
     assert [name for name, _ in driver.calls if name != "report_all"] == ["place", "stop"]
 
 
+async def test_a_placement_that_takes_long_holds_up_neither_stops_nor_others(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    slow, running, last = engine.workflow(), engine.workflow(), engine.workflow()
+    driver.slow_for.add(slow)
+    async with bridge(servers, driver):
+        await engine.say(engine.ready(running), engine.ready(slow))
+        await engine.until(lambda: bool(engine.of(TaskAccepted, running)))
+        await engine.say(engine.stop(running), engine.ready(last))
+        assert (await engine.outcome(running)).reason is FinishReason.STOPPED
+        await engine.until(lambda: bool(engine.of(TaskAccepted, last)))
+        assert not engine.of(TaskAccepted, slow)
+        driver.may_place.set()
+        await engine.until(lambda: bool(engine.of(TaskAccepted, slow)))
+        await engine.nothing_left(driver.name)
+
+
+async def test_who_is_stopped_before_its_placement_begins_is_left_out_of_it(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    slow, waiting = engine.workflow(), engine.workflow()
+    driver.slow_for.add(slow)
+    async with bridge(servers, driver):
+        await engine.say(engine.ready(slow, 2500), engine.ready(waiting, 3), engine.ready(slow))
+        await engine.say(engine.stop(waiting, 1))
+        assert (await engine.outcome(waiting, 1)).reason is FinishReason.STOPPED
+        assert not engine.of(TaskAccepted, waiting)
+        driver.may_place.set()
+        await engine.until(lambda: bool(engine.of(TaskAccepted, waiting)))
+        placed = engine.of(TaskAccepted, waiting)
+        assert [each.index for event in placed for each in event.attempts] == [0, 2]
+        await engine.nothing_left(driver.name)
+
+
+async def test_an_order_in_hand_comes_again_only_to_the_next_bridge(
+    servers: Servers, engine: Engine, driver: RecordingDriver
+) -> None:
+    await engine.answer()
+    slow, quick = engine.workflow(), engine.workflow()
+    driver.slow_for.add(slow)
+    async with bridge(servers, driver):
+        await engine.say(engine.ready(slow), engine.ready(quick))
+        await engine.until(lambda: bool(engine.of(TaskAccepted, quick)))
+    driver.may_place.set()
+    async with bridge(servers, driver):
+        await engine.until(lambda: bool(engine.of(TaskAccepted, slow)))
+        await engine.nothing_left(driver.name)
+
+
 async def test_a_driver_that_stumbles_over_one_order_carries_out_the_others(
     servers: Servers, engine: Engine, driver: RecordingDriver
 ) -> None:
     await engine.answer()
     bad, good = engine.workflow(), engine.workflow()
     driver.broken_for.add(bad)
-    await engine.say(engine.ready(bad, 2), engine.ready(good), engine.stop(bad), engine.stop(good))
+    await engine.say(engine.ready(bad, 2), engine.ready(good))
     async with bridge(servers, driver):
         for index in range(2):
             outcome = await engine.outcome(bad, index)
             assert outcome.reason is FinishReason.BACKEND_ERROR
             assert "RuntimeError: the driver stumbled" in outcome.message
+        await engine.say(engine.stop(bad), engine.stop(good))
         assert (await engine.outcome(good)).reason is FinishReason.STOPPED
         assert engine.of(TaskAccepted, good)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from driver_harness import FAST, PATIENCE, World, keys_of, next_attempt
 
 from cairn_bridge.cluster import Phase
 from cairn_bridge.drivers.kubernetes import KubernetesDriver, Patience
-from cairn_bridge.drivers.kubernetes.api import Api
+from cairn_bridge.drivers.kubernetes.api import Api, Document, Kind
 from cairn_bridge.drivers.kubernetes.watch import Follower
 from cairn_common.events import FinishReason, InjectedFile
 
@@ -172,6 +172,49 @@ async def test_a_watch_whose_place_the_server_has_forgotten_lists_again(world: W
         for outcome in await told.until_ended(*keys):
             assert "PodGroup was deleted" in (outcome.message or "")
         assert driver.group_follower.lists == lists + 1
+
+
+async def test_what_is_made_while_a_list_is_read_is_not_taken_for_gone(world: World) -> None:
+    async with world.driver() as (driver, told):
+        known = world.group(2, sim={"run": "forever"})
+        await driver.place(known, None)
+        await told.until(lambda: told.reached(keys_of(known), Phase.STARTED))
+        followers = (driver.group_follower, driver.pod_follower)
+        lists = [follower.lists for follower in followers]
+        listed, may_end = asyncio.Event(), asyncio.Event()
+        async with unwatched(driver, followers[0], ""), unwatched(driver, followers[1], ""):
+            for follower in followers:
+                follower._api = cast("Api", SlowLists(follower._api, listed, may_end))
+        async with asyncio.timeout(PATIENCE):
+            await listed.wait()
+        made = world.group(3, sim={"run": "forever"})
+        await driver.place(made, None)
+        may_end.set()
+        everybody = [*keys_of(known), *keys_of(made)]
+        await told.until(lambda: told.reached(everybody, Phase.STARTED))
+        assert [follower.lists for follower in followers] == [count + 1 for count in lists]
+        assert not [fact for fact in told.facts if fact.phase is Phase.FINISHED]
+        await driver.stop(everybody, "done", 1)
+        await told.until_ended(*everybody)
+
+
+class SlowLists:
+    """An API whose lists are old when they arrive."""
+
+    def __init__(self, api: Api, listed: asyncio.Event, may_end: asyncio.Event) -> None:
+        self._api = api
+        self._listed = listed
+        self._may_end = may_end
+
+    async def page(self, kind: Kind, **query: str) -> Document:
+        page = await self._api.page(kind, **query)
+        if kind.plural == "pods":
+            self._listed.set()
+        await self._may_end.wait()
+        return page
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
 
 
 @asynccontextmanager

@@ -120,6 +120,20 @@ async def test_a_stop_of_what_never_ran_or_is_unknown(world: World) -> None:
         await world.until_gone(world.pods, world.pod_groups)
 
 
+async def test_a_stop_waits_for_the_placement_that_is_under_way(world: World) -> None:
+    async with world.driver() as (driver, told):
+        group = world.group(40, sim={"run": "forever"})
+        placing = asyncio.create_task(driver.place(group, None))
+        await asyncio.sleep(0)
+        await driver.stop(keys_of(group)[:20], "no", 5)
+        assert placing.done(), "nobody could say what to stop"
+        for outcome in await told.until_ended(*keys_of(group)[:20]):
+            assert outcome.reason is FinishReason.STOPPED
+        await told.until(lambda: told.reached(keys_of(group)[20:], Phase.STARTED))
+        await driver.stop(keys_of(group)[20:], "done", 1)
+        await told.until_ended(*keys_of(group))
+
+
 async def test_a_pod_that_is_deleted_by_hand_is_reported(world: World) -> None:
     async with world.driver() as (driver, told):
         group = world.group(sim={"run": "forever"})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cairn_bridge.cluster import AttemptKey, Outcome, Phase
+from cairn_bridge.cluster import AttemptKey, Identity, Outcome, Phase, identity
 from cairn_bridge.drivers.kubernetes.core.gang import Member
 from cairn_bridge.drivers.kubernetes.core.names import placement_size
 from cairn_bridge.drivers.kubernetes.core.observe import Sight, Verdict
@@ -16,13 +16,6 @@ from cairn_bridge.drivers.kubernetes.logs import LogFollower
 
 ORDER = {phase: place for place, phase in enumerate(Phase)}
 _REMEMBERED = 20_000
-
-Identity = tuple[str, int, int]
-
-
-def identity(key: AttemptKey) -> Identity:
-    """What tells an attempt from all others; its name does not."""
-    return key.workflow, key.index, key.attempt
 
 
 @dataclass(slots=True)
@@ -179,7 +172,3 @@ class Register:
     def on_node(self, node: str) -> Iterator[Attempt]:
         """Those on a node that have not ended."""
         return (each for each in self.all() if each.live and each.sight.node == node)
-
-    def pods(self) -> Iterable[str]:
-        """The names of all pods."""
-        return tuple(self._by_pod)

@@ -16,9 +16,9 @@ from typing import Final
 import aiohttp
 import structlog
 
-from cairn_bridge.cluster import BARRIER_FAILED
+from cairn_bridge.cluster import BARRIER_FAILED, identity
 from cairn_bridge.drivers.kubernetes.api import ApiError
-from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gate, identity
+from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gate
 from cairn_bridge.drivers.kubernetes.core.names import placement_size
 from cairn_bridge.drivers.kubernetes.core.observe import Barrier
 from cairn_bridge.drivers.kubernetes.endings import Endings

@@ -129,15 +129,17 @@ class KubernetesDriver:
         self.group_follower = Follower(
             self._api,
             self._placer.pod_groups,
-            sightings.groups_listed,
             sightings.group_changed,
+            sightings.groups_listed,
+            sightings.groups_listing,
             labelSelector=selector,
         )
         self.pod_follower = Follower(
             self._api,
             self._placer.pods,
-            sightings.pods_listed,
             sightings.pod_changed,
+            sightings.pods_listed,
+            sightings.pods_listing,
             labelSelector=selector,
         )
         # Groups first: they say which placements are whole.

@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, datetime
 
 from cairn_bridge.drivers.kubernetes.api import Api, Document, Kind
@@ -28,7 +28,7 @@ class Nodes:
 
     def __init__(self, api: Api, patience: float, lose: Callable[[str, str], None]) -> None:
         self.present: dict[str, Document] = {}
-        self.follower = Follower(api, Kind("v1", "nodes"), self._listed, self._changed)
+        self.follower = Follower(api, Kind("v1", "nodes"), self._changed, self._listed)
         self._patience = patience
         self._lose = lose
         self._away: dict[str, asyncio.TimerHandle] = {}
@@ -38,12 +38,10 @@ class Nodes:
         for timer in self._away.values():
             timer.cancel()
 
-    def _listed(self, items: list[Document]) -> None:
-        names = {item["metadata"]["name"] for item in items}
-        for name in [each for each in self.present if each not in names]:
-            self._gone(name)
-        for item in items:
-            self._changed("MODIFIED", item)
+    def _listed(self, present: Set[str]) -> None:
+        for name, node in list(self.present.items()):
+            if node["metadata"]["uid"] not in present:
+                self._gone(name)
 
     def _changed(self, kind: str, item: Document) -> None:
         name = item["metadata"]["name"]
@@ -76,7 +74,11 @@ def _kept(node: Document) -> Document:
     """What of a node is used: not its list of images."""
     metadata, status = node["metadata"], node.get("status") or {}
     return {
-        "metadata": {"name": metadata["name"], "labels": metadata.get("labels") or {}},
+        "metadata": {
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "labels": metadata.get("labels") or {},
+        },
         "spec": node.get("spec") or {},
         "status": {
             "allocatable": status.get("allocatable") or {},

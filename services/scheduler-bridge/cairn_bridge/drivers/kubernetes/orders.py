@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import structlog
 
-from cairn_bridge.cluster import AttemptKey
+from cairn_bridge.cluster import AttemptKey, keys_of
 from cairn_bridge.drivers.kubernetes.attempts import Attempt, Gang, Register
 from cairn_bridge.drivers.kubernetes.core.observe import Sight
 from cairn_bridge.drivers.kubernetes.endings import Endings
 from cairn_bridge.drivers.kubernetes.litter import Litter
 from cairn_bridge.drivers.kubernetes.placing import Placer
 from cairn_bridge.drivers.kubernetes.telling import Teller
+from cairn_bridge.underway import UnderWay
 from cairn_common.events import FinishReason, GroupPlacement
 
 log = structlog.get_logger(__name__)
@@ -39,18 +40,20 @@ class Orders:
         self._teller = teller
         self._endings = endings
         self._litter = litter
+        self._under_way = UnderWay()
 
     async def place(self, placement: GroupPlacement, traceparent: str | None) -> None:
         """See `ClusterDriver`."""
+        with self._under_way.placing(keys_of(placement)):
+            await self._place(placement, traceparent)
+
+    async def _place(self, placement: GroupPlacement, traceparent: str | None) -> None:
         placement = await self._without_barred(placement)
         if not placement.tasks:
             return
         gang = self._register.gang(placement.group_uuid)
         async with gang.lock:
-            keys = [
-                AttemptKey(placement.workflow, task.index, task.attempt, task.name)
-                for task in placement.tasks
-            ]
+            keys = keys_of(placement)
             known = [attempt for key in keys if (attempt := self._register.get(key))]
             if len(known) < len(keys) or any(
                 not gang.whole(each.sight.placement) for each in known
@@ -84,8 +87,7 @@ class Orders:
     async def _without_barred(self, placement: GroupPlacement) -> GroupPlacement:
         """Tasks that were stopped or settled before are not run; the engine hears of it."""
         wanted = []
-        for task in placement.tasks:
-            key = AttemptKey(placement.workflow, task.index, task.attempt, task.name)
+        for task, key in zip(placement.tasks, keys_of(placement), strict=True):
             if self._register.was_settled(key):
                 await self._teller.never_ran(key, FinishReason.NODE_LOST, _BEFORE)
             elif (cause := self._register.barred(key)) is not None:
@@ -98,6 +100,8 @@ class Orders:
 
     async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
         """See `ClusterDriver`."""
+        keys = list(keys)
+        await self._under_way.over(keys)
         ended: list[Attempt] = []
         ends: list[Coroutine[Any, Any, None]] = []
         for key in keys:

@@ -7,6 +7,7 @@ engine then chooses between clusters by what Cairn itself has used.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 import structlog
@@ -29,8 +30,8 @@ class Others:
         self.follower = Follower(
             api,
             Kind("v1", "pods"),
-            self._listed,
             self._changed,
+            self._listed,
             labelSelector=f"{names.CLUSTER}!={cluster}",
             fieldSelector=_HOLDING,
         )
@@ -52,10 +53,9 @@ class Others:
             found[node] = found[node].plus(use) if node in found else use
         return found
 
-    def _listed(self, items: list[Document]) -> None:
-        self._pods.clear()
-        for item in items:
-            self._changed("ADDED", item)
+    def _listed(self, present: Set[str]) -> None:
+        for uid in self._pods.keys() - present:
+            del self._pods[uid]
 
     def _changed(self, kind: str, item: Document) -> None:
         uid = item["metadata"]["uid"]

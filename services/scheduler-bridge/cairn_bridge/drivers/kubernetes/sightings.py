@@ -5,6 +5,8 @@ Nothing here waits: a watch must not fall behind because the cluster or the bus 
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import structlog
 
 from cairn_bridge.cluster import Phase
@@ -17,6 +19,7 @@ from cairn_bridge.drivers.kubernetes.core.observe import group_waits_for, look
 from cairn_bridge.drivers.kubernetes.endings import Endings
 from cairn_bridge.drivers.kubernetes.litter import Litter
 from cairn_bridge.drivers.kubernetes.telling import Teller
+from cairn_bridge.drivers.kubernetes.watch import LISTED
 from cairn_common.events import FinishReason
 
 log = structlog.get_logger(__name__)
@@ -41,12 +44,20 @@ class Sightings:
         self._barriers = barriers
         self._litter = litter
         self._pods_known = False
+        # Uids, as long as a list is being read.
+        self._groups_before: Set[str] = frozenset()
+        self._pods_before: Set[str] = frozenset()
 
-    def groups_listed(self, items: list[Document]) -> None:
-        """All groups that there are."""
-        present = {self._note_group(item).uuid for item in items}
+    def groups_listing(self) -> None:
+        """All groups are about to be listed."""
+        gangs = self._register.gangs.values()
+        self._groups_before = {gang.pod_group for gang in gangs if gang.pod_group is not None}
+
+    def groups_listed(self, present: Set[str]) -> None:
+        """The uids of all groups that there are, but for the newest."""
+        gone, self._groups_before = self._groups_before - present, frozenset()
         for gang in list(self._register.gangs.values()):
-            if gang.uuid not in present and gang.pod_group is not None:
+            if gang.pod_group in gone:
                 self._group_gone(gang)
 
     def group_changed(self, kind: str, item: Document) -> None:
@@ -57,8 +68,7 @@ class Sightings:
             if gang is not None and gang.pod_group == item["metadata"]["uid"]:
                 self._group_gone(gang)
             return
-        gang = self._note_group(item)
-        self._teller.spawn(self._teller.waits_for(gang))
+        self._teller.mind_words(self._note_group(item))
 
     def _note_group(self, item: Document) -> Gang:
         metadata = item["metadata"]
@@ -85,28 +95,18 @@ class Sightings:
         for attempt in orphaned:
             self._teller.spawn(self._endings.order(attempt, FinishReason.BACKEND_ERROR, words))
 
-    def pods_listed(self, items: list[Document]) -> None:
-        """All pods that there are."""
-        first = not self._pods_known
-        present: set[str] = set()
-        noted: list[Attempt] = []
-        for item in items:
-            present.add(item["metadata"]["name"])
-            attempt = self._note_pod(item)
-            if attempt is not None:
-                noted.append(attempt)
-            if first and attempt is not None and attempt.gang.whole(attempt.sight.placement):
-                # An end is told again, since nobody knows whether it was; less than that is not.
-                attempt.told = Phase.ACCEPTED if not attempt.live else attempt.phase
-                if attempt.phase is Phase.STARTED:
-                    self._teller.follow_log(attempt)
-                self._teller.advance(attempt)
-        for name in self._register.pods():
-            attempt = self._register.of_pod(name)
-            if name not in present and attempt is not None and not attempt.pod_gone:
+    def pods_listing(self) -> None:
+        """All pods are about to be listed."""
+        self._pods_before = {attempt.sight.uid for attempt in self._register.all()}
+
+    def pods_listed(self, present: Set[str]) -> None:
+        """The uids of all pods that there are, but for the newest."""
+        gone, self._pods_before = self._pods_before - present, frozenset()
+        attempts = self._register.all()
+        for attempt in attempts:
+            if attempt.sight.uid in gone and not attempt.pod_gone:
                 self._endings.vanished(attempt, None)
-                noted.append(attempt)
-        self._barriers.mind_all(noted)
+        self._barriers.mind_all(attempts)
         self._pods_known = True
 
     def pod_changed(self, kind: str, item: Document) -> None:
@@ -117,8 +117,21 @@ class Sightings:
                 self._endings.vanished(attempt, item)
         else:
             attempt = self._note_pod(item)
-        if attempt is not None:
+        if kind == LISTED:  # what it means for a barrier is clear when all are known
+            if attempt is not None and not self._pods_known:
+                self._begin_anew(attempt)
+        elif attempt is not None:
             self._barriers.mind(attempt)
+
+    def _begin_anew(self, attempt: Attempt) -> None:
+        """Goes on with an attempt that was there before this bridge."""
+        if attempt.told is not None or not attempt.gang.whole(attempt.sight.placement):
+            return
+        # An end is told again, since nobody knows whether it was; less than that is not.
+        attempt.told = Phase.ACCEPTED if not attempt.live else attempt.phase
+        if attempt.phase is Phase.STARTED:
+            self._teller.follow_log(attempt)
+        self._teller.advance(attempt)
 
     def _note_pod(self, item: Document) -> Attempt | None:
         sight = look(item)
@@ -132,7 +145,7 @@ class Sightings:
         else:
             self._clocks.mind(attempt)
         if attempt.sight.waits_for and attempt.gang.waits_for is None:
-            self._teller.spawn(self._teller.waits_for(attempt.gang))
+            self._teller.mind_words(attempt.gang)
         self._teller.advance(attempt)
         return attempt
 

@@ -212,8 +212,17 @@ class Teller:
             )
         )
 
-    async def waits_for(self, gang: Gang) -> None:
-        """Why the scheduler has not placed a group, whenever that changes, and not too often."""
+    def mind_words(self, gang: Gang) -> None:
+        """Say why the scheduler has not placed a group, whenever that changes, and not too often.
+
+        A group's pods all say why they wait, most of them the same and one after the other.
+        """
+        if gang.words is None:
+            loop = asyncio.get_running_loop()
+            wait = max(0.0, gang.words_from - loop.time())
+            gang.words = loop.call_later(wait, self._say_words, gang)
+
+    async def _waits_for(self, gang: Gang) -> None:
         waiting = [
             each
             for each in gang.attempts.values()
@@ -224,12 +233,7 @@ class Teller:
         )
         if not waiting or words is None or words == gang.told_waits_for:
             return
-        loop = asyncio.get_running_loop()
-        if (wait := gang.words_from - loop.time()) > 0:
-            if gang.words is None:
-                gang.words = loop.call_later(wait, self._say_words, gang)
-            return
-        gang.words_from = loop.time() + _WORDS_SECONDS
+        gang.words_from = asyncio.get_running_loop().time() + _WORDS_SECONDS
         gang.told_waits_for = words
         keys = tuple(each.key for each in waiting)
         await self._reporter.fact(
@@ -238,7 +242,7 @@ class Teller:
 
     def _say_words(self, gang: Gang) -> None:
         gang.words = None
-        self.spawn(self.waits_for(gang))
+        self.spawn(self._waits_for(gang))
 
     async def starting(self, attempt: Attempt) -> None:
         """What keeps a task from starting that has a node."""

@@ -3,14 +3,16 @@
 A list gives the state at a resource version; a watch from that version on gives what happened
 since. A watch that ends is taken up again where it was, bookmarks keep that place fresh where
 little happens, and where the server has forgotten it (410 Gone) the collection is listed anew.
-Whoever follows is told of a new list as a whole and finds out what is gone; nothing is polled.
+Whoever follows is told of a list page by page, since ten thousand pods as documents would take
+hundreds of megabytes, and at its end which objects there are, to find out what is gone; nothing
+is polled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import closing
 from typing import Any, Final
 
@@ -19,9 +21,11 @@ import orjson
 import structlog
 
 from cairn_bridge.drivers.kubernetes.api import Api, ApiError, Document, Kind
+from cairn_common.process import give_back_memory
 
 log = structlog.get_logger(__name__)
 
+LISTED: Final = "LISTED"
 _PAGE: Final = "500"
 _WATCH_SECONDS: Final = (240.0, 360.0)
 _SILENT_SECONDS: Final = 400.0
@@ -39,9 +43,12 @@ class Follower:
     Args:
         api: the API server.
         kind: the collection.
-        on_list: called with all objects, first and whenever the collection was listed anew.
-        on_change: called with `ADDED`, `MODIFIED` or `DELETED` and the object. Neither may block:
-            what they leave to do they leave to tasks.
+        on_change: called with `ADDED`, `MODIFIED` or `DELETED` and the object, and with `LISTED`
+            and each object of a list.
+        on_listing: called before a list is asked for: what is made from then on may not be in it.
+        on_listed: called with the uids of all objects when a list has come to its end, first and
+            whenever the collection was listed anew. None may block: what they leave to do they
+            leave to tasks.
         query: selectors, as the API takes them.
     """
 
@@ -49,14 +56,16 @@ class Follower:
         self,
         api: Api,
         kind: Kind,
-        on_list: Callable[[list[Document]], None],
         on_change: Callable[[str, Document], None],
+        on_listed: Callable[[Set[str]], None],
+        on_listing: Callable[[], None] = lambda: None,
         **query: str,
     ) -> None:
         self._api = api
         self._kind = kind
-        self._on_list = on_list
         self._on_change = on_change
+        self._on_listed = on_listed
+        self._on_listing = on_listing
         self._query = query
         self._version = ""
         self.listed = asyncio.Event()
@@ -91,17 +100,23 @@ class Follower:
         self._version = version
 
     async def _list(self) -> None:
-        items: list[Document] = []
+        self._on_listing()
+        present: set[str] = set()
         query = {**self._query, "limit": _PAGE}
         while True:
             page = await self._api.page(self._kind, **query)
-            items += page["items"]
+            for item in page["items"]:
+                present.add(item["metadata"]["uid"])
+                self._on_change(LISTED, item)
             metadata = page["metadata"]
             if not metadata.get("continue"):
                 break
             query["continue"] = metadata["continue"]
+        del page
+        if len(present) > int(_PAGE):
+            give_back_memory()
         self._version = metadata["resourceVersion"]
-        self._on_list(items)
+        self._on_listed(present)
         self.lists += 1
         self.listed.set()
 

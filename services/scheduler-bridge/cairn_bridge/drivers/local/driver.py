@@ -26,9 +26,11 @@ from cairn_bridge.cluster import (
     AttemptKey,
     ByteStream,
     ExecStream,
+    Identity,
     Phase,
     PlacementError,
     Reporter,
+    keys_of,
 )
 from cairn_bridge.drivers.local import shims
 from cairn_bridge.drivers.local.admission import Admission, Slots
@@ -39,10 +41,11 @@ from cairn_bridge.drivers.local.gang import Gang, Terms
 from cairn_bridge.drivers.local.house import House
 from cairn_bridge.drivers.local.launcher import Launcher
 from cairn_bridge.drivers.local.ports import LocalPort
-from cairn_bridge.drivers.local.record import Identity, Record, Remembered, Taken, identity
+from cairn_bridge.drivers.local.record import Record, Remembered, Taken
 from cairn_bridge.drivers.local.roll import Roll, need
 from cairn_bridge.drivers.local.starting import broken, start_shims
 from cairn_bridge.drivers.local.teller import Teller
+from cairn_bridge.underway import UnderWay
 from cairn_common.events import FinishReason, GroupPlacement, NodeInfo, TaskPlacement
 from cairn_common.spec.features import Feature
 from cairn_runtime.room import NAMESPACES, NO_ISOLATION, Ending, Stop
@@ -109,7 +112,7 @@ class LocalDriver:
         # Removing thousands of directories must not hold up a launch.
         self._broom = ThreadPoolExecutor(_BROOMS, thread_name_prefix="local-removal")
         self._roll = Roll()
-        self._placing: dict[Identity, asyncio.Future[None]] = {}
+        self._under_way = UnderWay()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._teller: Teller
         self._local: Local
@@ -201,9 +204,8 @@ class LocalDriver:
         """See `ClusterDriver`."""
         fresh: dict[AttemptKey, TaskPlacement] = {}
         again: list[AttemptKey] = []
-        for task in placement.tasks:
-            key = AttemptKey(placement.workflow, task.index, task.attempt, task.name)
-            if key in self._roll or identity(key) in self._placing:
+        for task, key in zip(placement.tasks, keys_of(placement), strict=True):
+            if key in self._roll or key in self._under_way:
                 again.append(key)
             elif self._roll.was_settled(key):
                 self._spawn(self._teller.settled_before(key))
@@ -215,9 +217,7 @@ class LocalDriver:
                 raise PlacementError(words)
             await self._take(placement, traceparent, fresh)
         # Whoever places twice may not have heard what became of the first time.
-        for key in again:
-            if durable := self._placing.get(identity(key)):
-                await durable
+        await self._under_way.over(again)
         known = (self._roll.get(key) for key in again)
         await self._teller.phases([attempt for attempt in known if attempt is not None])
 
@@ -228,20 +228,13 @@ class LocalDriver:
         fresh: dict[AttemptKey, TaskPlacement],
     ) -> None:
         keys = tuple(fresh)
-        durable = asyncio.get_running_loop().create_future()
-        for key in keys:
-            self._placing[identity(key)] = durable
-        try:
+        with self._under_way.placing(keys):
             body = placement.model_dump_json().encode()
             number = await self._record.add(body, traceparent, time.time(), keys)
             gang = Gang(number, Terms.of(placement), traceparent)
             self._roll.gangs[number] = gang
             for key, task in fresh.items():
                 self._roll.note(key, self._house.room(key), task, number)
-        finally:
-            for key in keys:
-                del self._placing[identity(key)]
-            durable.set_result(None)
         await self._teller.fact(Phase.ACCEPTED, keys, datetime.now(UTC))
         if gang.waiting():  # and not all stopped meanwhile
             self._admission.join(number, gang.need(), placement.priority)
@@ -359,10 +352,7 @@ class LocalDriver:
     async def stop(self, keys: Iterable[AttemptKey], cause: str, grace_seconds: float) -> None:
         """See `ClusterDriver`."""
         keys = list(keys)
-        while placing := {
-            self._placing[each] for each in map(identity, keys) if each in self._placing
-        }:
-            await asyncio.wait(placing)
+        await self._under_way.over(keys)
         order = Stop(grace_seconds, cause)
         waiting: list[Attempt] = []
         ended: list[Attempt] = []

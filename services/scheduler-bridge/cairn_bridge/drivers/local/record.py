@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cairn_bridge.cluster import AttemptKey, ClusterError
+from cairn_bridge.cluster import AttemptKey, ClusterError, Identity, identity
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS placements (
@@ -36,9 +36,6 @@ SETTLED_KEPT = 50_000
 their placements out once more, and what has run must not run again."""
 _MOST_AT_ONCE = 1000
 _ONE = "workflow = ? AND number = ? AND attempt = ?"
-
-Identity = tuple[str, int, int]
-"""Workflow, task index, attempt."""
 
 _Work = Callable[[sqlite3.Connection], Any]
 
@@ -231,11 +228,6 @@ class Record:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(answer)
-
-
-def identity(key: AttemptKey) -> Identity:
-    """What tells an attempt from all others; its name does not."""
-    return key.workflow, key.index, key.attempt
 
 
 def _load(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from cairn_bridge.cluster import AttemptKey
+from cairn_bridge.cluster import AttemptKey, Identity, identity
 from cairn_bridge.drivers.local.admission import Slots
 from cairn_bridge.drivers.local.attempt import Attempt
 from cairn_bridge.drivers.local.gang import Gang, Terms
-from cairn_bridge.drivers.local.record import SETTLED_KEPT, Identity, Remembered, Taken, identity
+from cairn_bridge.drivers.local.record import SETTLED_KEPT, Remembered, Taken
 from cairn_common.events import GroupPlacement, TaskPlacement
 from cairn_runtime.room import Ending, Room
 

@@ -110,6 +110,8 @@ _START_TROUBLE = frozenset(
 )
 
 
+_WORDS_KEPT = 2000
+"""Characters of what keeps an attempt: schedulers may go on about every node."""
 _STARTING = {
     names.FETCH_CONTAINER: "its inputs are fetched",
     names.BARRIER_CONTAINER: "it is ready, and others of its group are not yet",
@@ -284,13 +286,11 @@ def _trouble(status: Document) -> Trouble | None:
 def _waits_for(pod: Document, phase: Phase) -> str | None:
     """What keeps an attempt from its next phase."""
     if phase is Phase.ACCEPTED:
-        unscheduled = condition(pod, "PodScheduled")
-        words = str(unscheduled.get("message") or unscheduled.get("reason") or "")
-        return f"waiting: {words}" if words and unscheduled["status"] == "False" else None
+        return _unscheduled(pod)
     if phase is not Phase.SCHEDULED:
         return None
     if (trouble := _trouble(pod.get("status") or {})) is not None:
-        return f"waiting: {trouble.message}"
+        return intern(f"waiting: {trouble.message}"[:_WORDS_KEPT])
     for name, words in _STARTING.items():
         state = container(pod, name, "initContainerStatuses").get("state") or {}
         if state.get("running"):
@@ -302,6 +302,14 @@ def _waits_for(pod: Document, phase: Phase) -> str | None:
     ):
         return intern(f"waiting: the node pulls image {_image(pod)}")
     return "waiting: the node makes room and pulls images"
+
+
+def _unscheduled(pod: Document) -> str | None:
+    found = condition(pod, "PodScheduled")
+    words = str(found.get("message") or found.get("reason") or "")
+    if not words or found["status"] != "False":
+        return None
+    return intern(f"waiting: {words}"[:_WORDS_KEPT])
 
 
 def _image(pod: Document) -> str:
