@@ -100,8 +100,7 @@ class OrderHandler:
                 await self._wake.wait()
                 self._wake.clear()
                 arrived, self._arrived = self._arrived, []
-                for message in arrived:
-                    await self._sort(message)
+                await self._acks.done([each for each in arrived if await self._is_over(each)])
                 while self._pending and self._tasks_at_work < _TASKS_AT_ONCE:
                     await self._begin(group)
                 if self._stops.messages and self._stops_at_work < _STOPS_AT_ONCE:
@@ -109,10 +108,11 @@ class OrderHandler:
                     self._stops_at_work += 1
                     group.create_task(self._stop_all(stops))
 
-    async def _sort(self, message: Message) -> None:
+    async def _is_over(self, message: Message) -> bool:
+        """Puts an order where it waits; whether it may be acknowledged already."""
         if message.subject.startswith(f"{TaskReady.type}."):
             self._pending.push(message)
-            return
+            return False
         event = await self._read(message)
         if isinstance(event, TaskStop):
             # After a restart, a stop may be the first that is heard of a workflow.
@@ -120,11 +120,11 @@ class OrderHandler:
             keys = _keys(event.workflow, event.attempts)
             self._pending.stop(event.workflow, keys)
             self._stops.add(message, event, keys)
-            return
+            return False
         if isinstance(event, TaskSettled):
             self._to_settle.update(dict.fromkeys(_keys(event.workflow, event.attempts)))
             self._settle_wake.set()
-        await self._acks.done([message])
+        return True
 
     async def _read(self, message: Message) -> Event | None:
         try:
