@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from typing import Any, cast
+
+import pytest
 
 from cairn_bridge.cluster import AttemptKey
 from cairn_bridge.drivers.kubernetes.api import Kind
@@ -42,3 +45,60 @@ def test_who_waits_to_follow_takes_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert taken / count < 800
+
+
+class Answer:
+    """A response that is never read."""
+
+    def __init__(self) -> None:
+        self.content = asyncio.StreamReader()
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class SlowApi:
+    """An API that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.answers: list[Answer] = []
+
+    async def open(self, *_: Any) -> Answer:
+        self.asked.set()
+        await self.may_answer.wait()
+        self.answers.append(Answer())
+        return self.answers[-1]
+
+
+async def no_mask() -> Any:
+    return str
+
+
+@pytest.mark.parametrize("way", ["close", "rewind"])
+async def test_an_answer_that_nobody_wants_any_more_is_closed(way: str) -> None:
+    api = SlowApi()
+    follower = LogFollower(
+        cast("Any", api),
+        Kind("v1", "pods", "default"),
+        "pod",
+        AttemptKey("w", 0, 0, "t"),
+        helpers=False,
+        mask=no_mask,
+        reporter=cast("Any", None),
+        gates=Gates(1, 1),
+    )
+    follower.start()
+    await api.asked.wait()
+    api.may_answer.set()
+    while not api.answers:
+        await asyncio.sleep(0)
+    if way == "rewind":
+        follower.rewind(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert api.answers[0].closed
+    await follower.close()
+    assert all(answer.closed for answer in api.answers)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
@@ -292,12 +291,15 @@ class LogFollower:
         try:
             if not await _ready(opening, signals):
                 return False
-            with closing(opening.result()) as response:
-                return await self._pump(response.content, source, skip, reading, signals)
+            content = opening.result().content
+            return await self._pump(content, source, skip, reading, signals)
         finally:
             for task in (opening, *signals):
                 task.cancel()
             await asyncio.gather(opening, *signals, return_exceptions=True)
+            # It may have been answered just when nobody wanted to know any more.
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
 
     async def _pump(
         self,
