@@ -130,6 +130,19 @@ class Standalone:
         self.seen.add(state.supervisor)
         return state
 
+    def until_restarted(self, name: str) -> None:
+        """Until all is ready with a part that has been restarted once.
+
+        That all is ready says nothing by itself: a death is not noticed at once.
+        """
+
+        def restarted() -> bool:
+            state = self.state()
+            (part,) = (part for part in state.parts if part.name == name)
+            return state.phase == "ready" and part.restarts == 1
+
+        eventually(restarted)
+
     def process(self, name: str) -> Identity:
         """The process of a part."""
         (part,) = (part for part in self.state().parts if part.name == name)

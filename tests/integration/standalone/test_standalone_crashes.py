@@ -10,7 +10,7 @@ import pytest
 
 from cairn_standalone.state import Identity
 
-from .conftest import PARTS, Standalone, eventually, kill, status
+from .conftest import PARTS, Standalone, kill, status
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -18,13 +18,7 @@ def test_a_killed_part_is_restarted_alone(standalone: Standalone, name: str) -> 
     before = standalone.up()
     task = standalone.task()
     kill(standalone.process(name))
-
-    def recovered() -> bool:
-        state = standalone.state()
-        (part,) = (part for part in state.parts if part.name == name)
-        return state.phase == "ready" and part.restarts == 1
-
-    eventually(recovered)
+    standalone.until_restarted(name)
     after = standalone.state()
     for old, new in zip(before.parts, after.parts, strict=True):
         assert (old.process == new.process) is (new.name != name)
@@ -39,9 +33,9 @@ def test_a_server_comes_back_at_the_same_address(standalone: Standalone, name: s
     standalone.up()
     before = standalone.told("cairn_engine")
     kill(standalone.process(name))
-    eventually(lambda: standalone.state().phase == "ready" and standalone.process(name))
+    standalone.until_restarted(name)
     kill(standalone.process("engine"))  # it connects anew, with the same settings
-    eventually(lambda: standalone.state().phase == "ready")
+    standalone.until_restarted("engine")
     assert standalone.told("cairn_engine") == before
 
 
