@@ -198,11 +198,13 @@ class Engine:
         await self.until(lambda: bool(found()))
         return found()[0]
 
-    async def nothing_left(self, cluster: str) -> None:
-        """Until the cluster's bridge has acknowledged every order."""
+    async def nothing_left(self) -> None:
+        """Until the bridge has acknowledged every order."""
         async with asyncio.timeout(20):
             while True:
-                info = await self.bus.jetstream.consumer_info(PLACEMENTS.name, f"bridge-{cluster}")
+                info = await self.bus.jetstream.consumer_info(
+                    PLACEMENTS.name, f"bridge-{self.cluster}"
+                )
                 if not info.num_ack_pending and not info.num_pending:
                     return
                 await asyncio.sleep(0.05)

